@@ -1,0 +1,99 @@
+"""Front door 2, asv: one class a study, its parameter the case.
+
+``PROFILE`` in the environment chooses the cases, as for pytest. There is no ``setup``: asv would run it before every
+timed call and pin the number of calls to one; programs are built once and kept instead. ``version`` is set by hand,
+because asv's own hash covers the text of a method alone. asv finds classes by looking at this module, so they are
+put into its namespace: a new study needs no line here.
+"""
+
+import os
+from functools import lru_cache
+from typing import Any
+
+from benchmarks import cases, recorder
+from benchmarks.rulers import compiler, counts
+
+PROFILE = os.environ.get("PROFILE", cases.PROFILES[0])
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+
+@lru_cache(maxsize=1)
+def _program(case: cases.Case) -> tuple[cases.Program, tuple[Any, ...]]:
+    import jax
+
+    program = cases.studies()[case.study].program(case)
+    return program, jax.device_put(program.inputs())
+
+
+@lru_cache(maxsize=1)
+def _compiled(case: cases.Case) -> tuple[Any, list[cases.Number], tuple[Any, ...]]:
+    import jax
+
+    program, inputs = _program(case)
+    return *compiler.compile_program(jax.jit(program.run).lower(*inputs), "cpu"), inputs
+
+
+def _run(case_id: str) -> None:
+    import jax
+
+    compiled, _, inputs = _compiled(cases.case_from_id(case_id))
+    jax.block_until_ready(compiled(*inputs))
+
+
+def _planned(case_id: str, quantity: str) -> float:
+    _, numbers, _ = _compiled(cases.case_from_id(case_id))
+    return next(number.value for number in numbers if number.quantity == quantity)
+
+
+class _Study:
+    """What is measured of every case of a study."""
+
+    param_names = ("case",)
+    version = "1"
+    timeout = 300.0
+    warmup_time = 1.0  # the first call compiles
+    number = 1
+
+    def time_case(self, case_id: str) -> None:
+        _run(case_id)
+
+    def peakmem_case(self, case_id: str) -> None:
+        """Highest resident memory of the process, with imports, inputs and compilation in it."""
+        _run(case_id)
+
+    def peakmem_baseline(self, case_id: str) -> None:
+        """The same without the run: imports, inputs, compilation."""
+        _compiled(cases.case_from_id(case_id))
+
+    def track_temp(self, case_id: str) -> float:
+        return _planned(case_id, "temp")
+
+    def track_compile_time(self, case_id: str) -> float:
+        return _planned(case_id, "compile time")
+
+    def track_evaluations(self, case_id: str) -> float:
+        """Layer evaluations; not a number where only the data know them."""
+        case = cases.case_from_id(case_id)
+        program, inputs = _program(case)
+        study = cases.studies()[case.study]
+        try:
+            counted = counts.count(program.run, *inputs, loops=program.loops)
+        except counts.DynamicTripCount:
+            return float("nan")
+        return float(counted[study.evaluates]) if study.evaluates else float("nan")
+
+    track_temp.unit = "bytes"  # type: ignore[attr-defined]
+    track_compile_time.unit = "seconds"  # type: ignore[attr-defined]
+    track_evaluations.unit = "evaluations"  # type: ignore[attr-defined]
+
+
+def _benchmarks() -> dict[str, type]:
+    found = {}
+    for name, study in cases.studies().items():
+        ids = [case.id for case in study.cases(PROFILE) if recorder.unavailable_extra(case) is None]
+        title = "".join(part.capitalize() for part in name.split("_"))
+        found[title] = type(title, (_Study,), {"params": [ids], "__doc__": study.question, "__module__": __name__})
+    return found
+
+
+globals().update(_benchmarks())

@@ -1,0 +1,182 @@
+"""The vocabulary: a study asks a question, a method is a way to differentiate, a case is one cell of the table.
+
+A study is one file in ``benchmarks/studies`` that ends in ``STUDY = Study(...)``; it is found by being there.
+"""
+
+import importlib
+import pkgutil
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+Params = Mapping[str, int]
+PROFILES = ("quick", "full")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One cell: a study's method at one size. Hashable; the same identity in pytest, asv, JSON and figures."""
+
+    study: str
+    method: str
+    params: tuple[tuple[str, int], ...]
+    dtype: str = "float32"
+
+    @property
+    def size(self) -> str:
+        """The cell's size in words, as in ``depth64-width64-batch1024-float32``."""
+        return "-".join([*(f"{name}{value}" for name, value in self.params), self.dtype])
+
+    @property
+    def id(self) -> str:
+        return f"{self.study}-{self.method}-{self.size}"
+
+    def __getitem__(self, name: str) -> int:
+        return dict(self.params)[name]
+
+    def with_method(self, method: str) -> "Case":
+        """The same size, by another method."""
+        return Case(self.study, method, self.params, self.dtype)
+
+
+def case_from_json(fields: Mapping[str, Any]) -> Case:
+    """The case with these fields, as ``dataclasses.asdict`` wrote them."""
+    params = tuple((str(name), int(value)) for name, value in fields["params"])
+    return Case(fields["study"], fields["method"], params, fields["dtype"])
+
+
+def case_from_id(text: str) -> Case:
+    """The case with this ``id``.
+
+    Raises
+    ------
+    ValueError
+        If the text is no case's id.
+    """
+    match = re.fullmatch(r"(\w+)-(\w+)((?:-[a-z]+\d+)*)-([a-z]+\d+)", text)
+    if match is None:
+        raise ValueError(f"{text!r} is no case; a case reads like backprop-sqrt-depth64-width32-batch1024-float32")
+    params = re.findall(r"-([a-z]+)(\d+)", match[3])
+    return Case(match[1], match[2], tuple((name, int(value)) for name, value in params), match[4])
+
+
+@dataclass(frozen=True)
+class Number:
+    """One number that a ruler took; ``low`` and ``high`` bound its 95% interval where it has an error."""
+
+    ruler: str
+    target: str
+    quantity: str
+    unit: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+    repeats: int = 1
+    flags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A number that could not be taken, and the reason in one line."""
+
+    ruler: str
+    target: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Program:
+    """What a method at one size amounts to.
+
+    ``run(*inputs())`` is what the rulers measure. ``loss`` is the function that ``run`` differentiates, where there
+    is one: its residuals are what reverse mode stores. ``loops`` gives, for loops whose trip count only the data
+    know, the total number of trips by ``named_scope``. ``facts`` are exact figures known beforehand, as
+    name -> (value, unit).
+    """
+
+    run: Callable[..., Any]
+    inputs: Callable[[], tuple[Any, ...]]
+    loss: Callable[..., Any] | None = None
+    loops: Mapping[str, int] = field(default_factory=dict)
+    facts: Mapping[str, tuple[float, str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to differentiate the study's workload; ``build`` is the study's own business.
+
+    ``limit`` holds the largest size at which its cost allows a case, ``because`` says why; ``extra`` names the
+    optional dependency that it needs, as (extra of pyproject.toml, module). A method that does not differentiate
+    is a yardstick: it is measured beside the others, and no gradient is asked of it.
+    """
+
+    build: Callable[..., Any]
+    limit: Params = field(default_factory=dict)
+    because: str = ""
+    extra: tuple[str, str] | None = None
+    differentiates: bool = True
+
+
+@dataclass(frozen=True)
+class Study:
+    """One question, its workload, its methods and its sizes.
+
+    ``program(case)`` gives the program of a case; ``reference(case)`` its gradient in float64, which every method
+    must equal within ``tolerance`` (relative, in the largest norm). Times are also given as ratios to each of
+    ``baselines``; the first is timed twice in every round, as the noise floor. ``evaluates`` is the primitive that
+    every evaluation of the workload's unit (a layer) runs exactly once; ``executions(case)`` runs the case and
+    counts how often the unit was really evaluated.
+    """
+
+    name: str
+    question: str
+    methods: Mapping[str, Method]
+    sizes: Mapping[str, Sequence[Params]]
+    program: Callable[[Case], Program]
+    reference: Callable[[Case], Any]
+    tolerance: float
+    baselines: tuple[str, ...]
+    evaluates: str | None = None
+    executions: Callable[[Case], int] | None = None
+    dtypes: tuple[str, ...] = ("float32",)
+
+    def cases(self, profile: str) -> Iterator[Case]:
+        """Every case of a profile, size by size; a method is left out above its limit."""
+        for params in self.sizes[profile]:
+            for dtype in self.dtypes:
+                for name in self.methods:
+                    case = Case(self.name, name, tuple(params.items()), dtype)
+                    if self.affords(case):
+                        yield case
+
+    def affords(self, case: Case) -> bool:
+        """Is the case within its method's limit?"""
+        return all(case[name] <= most for name, most in self.methods[case.method].limit.items())
+
+
+@cache
+def studies() -> dict[str, Study]:
+    """All studies by name: one for each file in ``benchmarks/studies``."""
+    package = importlib.import_module("benchmarks.studies")
+    names = sorted(module.name for module in pkgutil.iter_modules(package.__path__))
+    return {name: importlib.import_module(f"benchmarks.studies.{name}").STUDY for name in names}
+
+
+def select(study: str, profile: str) -> list[Case]:
+    """The cases of one study, or of ``all``, in a profile.
+
+    Raises
+    ------
+    ValueError
+        If there is no such study or profile; the message lists those that there are.
+    """
+    if profile not in PROFILES:
+        raise ValueError(f"unknown profile {profile!r}; choose one of: {', '.join(PROFILES)}")
+    known = studies()
+    names = list(known) if study == "all" else study.split(",")
+    for name in names:
+        if name not in known:
+            raise ValueError(f"unknown study {name!r}; choose from: {', '.join(known)}, or all")
+    return [case for name in names for case in known[name].cases(profile)]

@@ -1,0 +1,73 @@
+"""What pytest needs to know of the suite: which cases there are, where numbers are kept, what goes into the JSON."""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.cases import PROFILES, Case, select
+from benchmarks.environment import ROOT, describe, fingerprint
+from benchmarks.recorder import EFFORTS, Journal, Record, record_group
+from benchmarks.targets import parse_targets
+
+STUDY = os.environ.get("STUDY", "all")
+PROFILE = os.environ.get("PROFILE", PROFILES[0])
+TARGETS = os.environ.get("TARGETS", "cpu")
+JOURNAL = Path(os.environ.get("JOURNAL", ROOT / "results" / "journal.jsonl"))
+RECORDS = pytest.StashKey[list[Record]]()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "case" in metafunc.fixturenames:
+        try:
+            parse_targets(TARGETS)
+            cases = select(STUDY, PROFILE)
+        except ValueError as error:
+            raise pytest.UsageError(str(error)) from None
+        metafunc.parametrize("case", cases, ids=lambda case: case.id)
+
+
+@pytest.fixture(scope="session")
+def recorded(request: pytest.FixtureRequest) -> Iterator[Callable[[Case], Record]]:
+    """The record of a case: its group, as far as it is selected, is measured when the first of it is asked for."""
+    reporter = request.config.pluginmanager.get_plugin("terminalreporter")
+    selected = [item.callspec.params["case"] for item in request.session.items if hasattr(item, "callspec")]
+    groups = {key: list(cases) for key, cases in groupby(selected, key=_group)}
+    target, effort = parse_targets(TARGETS)[0], EFFORTS[PROFILE]
+    journal = Journal.open(JOURNAL, fingerprint(PROFILE, TARGETS))
+
+    def progress(line: str) -> None:
+        if reporter is not None:
+            reporter.write_line(line)
+
+    if journal.records:
+        progress(f"going on from {JOURNAL}, which holds {len(journal.records)} cases; remove it to measure all afresh")
+    tried = set()
+
+    def record(case: Case) -> Record:
+        if _group(case) not in tried:
+            tried.add(_group(case))
+            record_group(groups[_group(case)], target, effort, journal, progress)
+        return journal.records[case]
+
+    yield record
+    request.config.stash[RECORDS] = [journal.records[case] for case in selected if case in journal.records]
+    journal.close()
+
+
+def _group(case: Case) -> tuple[str, str]:
+    return case.study, case.size
+
+
+def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
+    machine_info["environment"] = {**describe(), "profile": PROFILE}
+
+
+def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:
+    """Cases without a time are no benchmarks to pytest-benchmark: they stand in a list of their own."""
+    records = config.stash.get(RECORDS, [])
+    output_json["untimed"] = [asdict(record) for record in records if not record.samples]

@@ -1,0 +1,62 @@
+"""What a number depends on besides the program: versions, flags, cores, threads, memory, load."""
+
+import hashlib
+import os
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("jax", "jaxlib", "numpy", "scipy", "equinox", "pytest-benchmark", "asv")
+SETTINGS = ("XLA_FLAGS", "JAX_ENABLE_X64", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def describe() -> dict[str, Any]:
+    """The recorded environment, as plain JSON values. Starts no JAX backend."""
+    return {
+        **{package: _version(package) for package in PACKAGES},
+        "python": platform.python_version(),
+        "cpu": _cpu(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "settings": {name: os.environ.get(name, "") for name in SETTINGS},
+        "load at start": os.getloadavg()[0],
+        "commit": _commit(),
+    }
+
+
+def fingerprint(*parts: str) -> str:
+    """A hash of the suite's sources, the versions, the machine and ``parts``: equal where numbers are comparable."""
+    digest = hashlib.sha256()
+    for path in sorted((ROOT / "benchmarks").rglob("*.py")):
+        digest.update(path.read_bytes())
+    facts = describe()
+    same = [str(facts[key]) for key in (*PACKAGES, "cpu", "cores", "memory", "settings")]
+    digest.update("\0".join([*same, *parts]).encode())
+    return digest.hexdigest()[:16]
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+
+
+def _commit() -> str | None:
+    try:
+        run = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12"]
+        return subprocess.run(run, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

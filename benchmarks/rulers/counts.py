@@ -1,0 +1,162 @@
+"""The ruler ``count``: a walk of the jaxpr with trip counts. Exact, needs no device, says nothing about time.
+
+XLA's own ``cost_analysis`` counts a loop's body once and a custom call not at all, hence this walk.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from math import prod
+from typing import Any
+
+import jax
+import numpy as np
+from jax.extend import core
+
+FLOPS = "flops"
+
+# One floating-point operation an element of the output; a transcendental counts as one.
+ELEMENTWISE = frozenset(
+    "add sub mul div max min neg abs sign pow integer_pow square sqrt rsqrt cbrt exp exp2 expm1 log log1p sin cos tan "
+    "tanh logistic erf erf_inv atan2 add_any rem floor ceil round sinh cosh asin acos atan asinh acosh atanh".split()
+)
+REDUCTIONS = frozenset("reduce_sum reduce_max reduce_min reduce_prod cumsum cumprod cummax cummin".split())
+
+
+class DynamicTripCount(ValueError):
+    """A loop runs as often as the data say, and nobody told how often that is."""
+
+
+def count(run: Callable[..., Any], *arguments: Any, loops: Mapping[str, int] | None = None) -> Counter[str]:
+    """Executions of every primitive in ``run(*arguments)``, by name, and the flops under ``"flops"``.
+
+    ``arguments`` are arrays or ``jax.ShapeDtypeStruct``. A loop whose trip count only the data know must run in a
+    ``jax.named_scope`` named in ``loops``, which gives the trips that all loops of this name make in total.
+
+    Raises
+    ------
+    DynamicTripCount
+        If a loop's trip count is neither in the program nor in ``loops``.
+    """
+    bodies: dict[str, Counter[str]] = {}
+    total = _walk(jax.make_jaxpr(run)(*arguments).jaxpr, dict(loops or {}), bodies)
+    for name, body in bodies.items():
+        total += _times(body, (loops or {})[name])
+    return total
+
+
+def is_dynamic(run: Callable[..., Any], *arguments: Any) -> bool:
+    """Does the program hold a loop whose trip count only the data know?"""
+    try:
+        count(run, *arguments)
+    except DynamicTripCount:
+        return True
+    return False
+
+
+def residual_bytes(loss: Callable[..., Any], *arguments: Any) -> int:
+    """Bytes that ``jax.vjp(loss, *arguments)`` keeps for the backward pass, inputs and repetitions not counted."""
+    jaxpr = jax.make_jaxpr(lambda *args: jax.vjp(loss, *args)[1])(*arguments).jaxpr
+    kept = {v for v in jaxpr.outvars if isinstance(v, core.Var)} - set(jaxpr.invars) - set(jaxpr.constvars)
+    return sum(_size(v) * v.aval.dtype.itemsize for v in kept)  # type: ignore[attr-defined]
+
+
+def _walk(jaxpr: Any, loops: Mapping[str, int], bodies: dict[str, Counter[str]]) -> Counter[str]:
+    total: Counter[str] = Counter()
+    for eqn in jaxpr.eqns:
+        name = eqn.primitive.name
+        inner = [_walk(sub, loops, bodies) for sub in _jaxprs(eqn)]
+        if name == "scan":
+            total += _times(inner[0], eqn.params["length"])
+        elif name == "while":
+            _walk_while(eqn, inner, loops, bodies, total)
+        elif name == "cond":
+            total += max(inner, key=lambda branch: branch[FLOPS])
+        elif inner:
+            for cost in inner:
+                total += cost
+        else:
+            total[name] += 1
+            total[FLOPS] += _flops(eqn)
+    return total
+
+
+def _walk_while(
+    eqn: Any, inner: list[Counter[str]], loops: Mapping[str, int], bodies: dict[str, Counter[str]], total: Counter[str]
+) -> None:
+    body = _walk(eqn.params["body_jaxpr"].jaxpr, loops, bodies)
+    trips = _static_trips(eqn)
+    if trips is not None:
+        total += _times(body, trips)
+        return
+    stack = str(eqn.source_info.name_stack)
+    # The innermost scope is the loop's own.
+    name = max((name for name in loops if name in stack), key=stack.rfind, default=None)
+    if name is None:
+        raise DynamicTripCount(f"a loop in scope {stack!r} runs as often as the data say: name it in `loops`")
+    if bodies.setdefault(name, body) != body:
+        raise DynamicTripCount(f"loops named {name!r} have bodies of different cost: give them different names")
+
+
+def _static_trips(eqn: Any) -> int | None:
+    """Trips of a ``fori_loop`` with literal bounds; None if the data decide."""
+    cond, body = eqn.params["cond_jaxpr"].jaxpr, eqn.params["body_jaxpr"].jaxpr
+    n_cond, n_body = eqn.params["cond_nconsts"], eqn.params["body_nconsts"]
+    if len(cond.eqns) != 1 or cond.eqns[0].primitive.name != "lt":
+        return None
+    init = dict(zip(cond.invars, [*eqn.invars[:n_cond], *eqn.invars[n_cond + n_body :]], strict=True))
+    low, high = (init.get(v, v) if isinstance(v, core.Var) else v for v in cond.eqns[0].invars)
+    if not isinstance(low, core.Literal) or not isinstance(high, core.Literal):
+        return None
+    counter = cond.invars.index(cond.eqns[0].invars[0]) - n_cond
+    carry_in = body.invars[n_body:]
+    step = next((e for e in body.eqns if body.outvars[counter] in e.outvars), None)
+    if step is None or step.primitive.name != "add" or step.invars[0] is not carry_in[counter]:
+        return None
+    bound = cond.eqns[0].invars[1]
+    if bound in cond.invars[n_cond:]:
+        i = cond.invars.index(bound) - n_cond
+        if body.outvars[i] is not carry_in[i]:
+            return None
+    by = step.invars[1]
+    if not isinstance(by, core.Literal) or by.val <= 0:
+        return None
+    return max(0, -(-int(high.val - low.val) // int(by.val)))
+
+
+def _jaxprs(eqn: Any) -> Iterator[Any]:
+    """The programs inside an equation; a while loop's are seen to on their own."""
+    if eqn.primitive.name == "while":
+        return
+    for value in eqn.params.values():
+        for item in value if isinstance(value, (tuple, list)) else (value,):
+            if isinstance(item, core.ClosedJaxpr):
+                yield item.jaxpr
+            elif isinstance(item, core.Jaxpr):
+                yield item
+
+
+def _times(cost: Counter[str], trips: int) -> Counter[str]:
+    return Counter({name: n * trips for name, n in cost.items()})
+
+
+def _size(v: Any) -> int:
+    return int(prod(v.aval.shape))
+
+
+def _flops(eqn: Any) -> int:
+    name = eqn.primitive.name
+    out = eqn.outvars[0]
+    if name == "dot_general":
+        (contracted, _), _ = eqn.params["dimension_numbers"]
+        return 2 * _size(out) * prod(eqn.invars[0].aval.shape[i] for i in contracted)
+    if name == "conv_general_dilated":
+        kernel = eqn.invars[1].aval.shape
+        features = kernel[eqn.params["dimension_numbers"].rhs_spec[0]]
+        return 2 * _size(out) * prod(kernel) // features
+    if not np.issubdtype(out.aval.dtype, np.inexact):
+        return 0
+    if name in ELEMENTWISE:
+        return _size(out)
+    if name in REDUCTIONS:
+        return _size(eqn.invars[0])
+    return 0

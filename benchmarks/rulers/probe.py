@@ -1,0 +1,169 @@
+"""The fresh process in which rulers are laid: ``python -m benchmarks.rulers.probe``.
+
+Requests come in on standard input and replies go out on standard output, one JSON object a line; the last reply to
+a request is ``{"done": true}``. Before a program runs its name is written to the request's ``note`` file, so that the
+parent knows whom to blame should this process be killed. ``benchmarks.recorder`` is the other end.
+"""
+
+import gc
+import json
+import os
+import pickle
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import serialize_executable
+
+from benchmarks.cases import Case, Missing, Number, Program, Study, case_from_json, studies
+from benchmarks.rulers import clock, compiler, counts, process
+
+Reply = dict[str, Any]
+
+
+def main() -> None:
+    replies = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # whatever else prints must not get between the replies
+    _volunteer_for_the_oom_killer()
+    jax.block_until_ready(jax.jit(lambda a: a @ a)(np.eye(256)))  # what a first execution adds once is not a program's
+    for line in sys.stdin:
+        request = json.loads(line)
+        for reply in REQUESTS[request["do"]](request):
+            print(json.dumps(reply), file=replies)
+        print(json.dumps({"done": True}), file=replies)
+
+
+def measure(request: Reply) -> Iterator[Reply]:
+    """Lay ``request["rulers"]`` on one case, save its executable, reply with a number or a reason at a time."""
+    case, target, rulers = case_from_json(request["case"]), request["target"], request["rulers"]
+    _note(request, case.method)
+    study = studies()[case.study]
+    program = study.program(case)
+    if "count" in rulers:
+        yield from _laid("count", target, lambda: _counted(study, case, program, target))
+    try:
+        inputs = jax.device_put(program.inputs())
+        compiled, numbers = compiler.compile_program(jax.jit(program.run).lower(*inputs), target)
+        Path(request["save"]).write_bytes(pickle.dumps(serialize_executable.serialize(compiled)))
+    except Exception as error:  # whatever a user's method raises costs this case alone
+        yield _missing("compiler", target, error)
+        return
+    if "compiler" in rulers:
+        yield from _numbers(numbers)
+    results: list[Any] = []
+    if "process" in rulers:
+        yield {"sampler": "start"}
+        sys.stdin.readline()  # the parent has started
+        yield from _laid("process", target, lambda: [_peak(partial(compiled, *inputs), request["runs"], target, results)])
+        yield {"sampler": "stop"}
+        sys.stdin.readline()
+    if "check" in rulers and study.methods[case.method].differentiates:
+        yield from _laid("check", target, lambda: [_checked(study, case, (results or [compiled(*inputs)])[0], target)])
+
+
+def time_group(request: Reply) -> Iterator[Reply]:
+    """Time saved executables of one size in interleaved rounds; reply with each round's seconds by name."""
+    case = case_from_json(request["case"])
+    inputs = jax.device_put(studies()[case.study].program(case).inputs())
+    programs: dict[str, Callable[[], Any]] = {}
+    for name, path in request["programs"].items():
+        compiled = serialize_executable.deserialize_and_load(*pickle.loads(Path(path).read_bytes()))
+        programs[name] = partial(_run, compiled, inputs)
+        _note(request, name)
+        programs[name]()
+        yield {"warm": name}
+    again = request["again"]
+    if again in programs:
+        programs[again + AGAIN] = programs[again]
+    gc.disable()
+    before = partial(_note, request)
+    for seconds in clock.rounds(programs, request["budget"], request["rounds"], request["seed"], before):
+        yield {"round": seconds}
+
+
+AGAIN = " again"  # the second timing of the same executable in a round
+REQUESTS = {"measure": measure, "time": time_group}
+
+
+def _run(compiled: Any, inputs: Sequence[Any]) -> Any:
+    return jax.block_until_ready(compiled(*inputs))
+
+
+def _counted(study: Study, case: Case, program: Program, target: str) -> list[Number]:
+    def number(quantity: str, unit: str, value: float, *flags: str) -> Number:
+        return Number("count", target, quantity, unit, float(value), flags=flags)
+
+    arguments = jax.eval_shape(lambda *arrays: arrays, *program.inputs())
+    numbers = [number(quantity, unit, value) for quantity, (value, unit) in program.facts.items()]
+    if program.loss is not None:
+        numbers.append(number("residuals", "B", counts.residual_bytes(program.loss, *arguments)))
+    try:
+        counted = counts.count(program.run, *arguments, loops=program.loops)
+    except counts.DynamicTripCount:
+        if study.executions is not None:
+            numbers.append(number("evaluations", "evaluations", study.executions(case), "counted while it ran"))
+        return numbers
+    flags = ("trip counts from the schedule",) if program.loops else ()
+    numbers.append(number("flops", "flop", counted[counts.FLOPS], *flags))
+    if study.evaluates is not None:
+        numbers.append(number("evaluations", "evaluations", counted[study.evaluates], *flags))
+    return numbers
+
+
+def _checked(study: Study, case: Case, result: Any, target: str) -> Number:
+    expected = jax.tree.leaves(_reference(case.with_method("")))
+    error = max(
+        float(np.max(np.abs(np.asarray(a, np.float64) - b)) / max(np.max(np.abs(b)), np.finfo(np.float64).tiny))
+        for a, b in zip(jax.tree.leaves(result), expected, strict=True)
+    )
+    if not error <= study.tolerance:
+        raise ValueError(f"its gradient is off by {error:.1e} relative, more than the {study.tolerance:.0e} allowed")
+    return Number("check", target, "gradient error", "1", error)
+
+
+@lru_cache(maxsize=1)
+def _reference(case: Case) -> Any:
+    return studies()[case.study].reference(case)
+
+
+def _peak(call: Callable[[], Any], runs: int, target: str, results: list[Any]) -> Number:
+    (value, low, high), result = process.resident_peaks(call, runs)
+    results.append(result)
+    return Number("process", target, "peak", "B", value, low, high, runs)
+
+
+def _laid(ruler: str, target: str, take: Callable[[], list[Number]]) -> Iterator[Reply]:
+    try:
+        yield from _numbers(take())
+    except Exception as error:  # one ruler's failure must not cost the others their numbers
+        yield _missing(ruler, target, error)
+
+
+def _numbers(numbers: list[Number]) -> Iterator[Reply]:
+    for number in numbers:
+        yield {"number": asdict(number)}
+
+
+def _missing(ruler: str, target: str, error: Exception) -> Reply:
+    first = (str(error).strip().splitlines() or [""])[0]
+    return {"missing": asdict(Missing(ruler, target, f"{type(error).__name__}: {first}"[:300]))}
+
+
+def _note(request: Reply, name: str) -> None:
+    Path(request["note"]).write_text(name)
+
+
+def _volunteer_for_the_oom_killer() -> None:
+    try:
+        Path("/proc/self/oom_score_adj").write_text("1000")
+    except OSError:
+        pass  # no Linux: the system chooses whom to kill
+
+
+if __name__ == "__main__":
+    main()

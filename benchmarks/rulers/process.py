@@ -1,0 +1,70 @@
+"""The ruler ``process``: peak resident memory of this process while a program runs, from Linux's /proc.
+
+``VmHWM`` is the high-water mark since 5 was written to ``/proc/self/clear_refs``; ``ru_maxrss`` would not do, it is
+inherited from the parent. The allocator must give pages back at once, or a later call finds them resident: lay
+this ruler in a process started with ``ALLOCATOR`` in its environment.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+
+ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "131072"}  # glibc: bytes
+SELF = Path("/proc/self")
+
+
+def resident_peak(call: Callable[[], Any]) -> tuple[int, Any]:
+    """Bytes by which resident memory rose at its highest during ``call()``, and what the call returned.
+
+    Raises
+    ------
+    OSError
+        Where there is no Linux ``/proc``.
+    """
+    before = _settled()
+    (SELF / "clear_refs").write_text("5")
+    result = jax.block_until_ready(call())
+    return _status("VmHWM") - before, result
+
+
+def resident_peaks(call: Callable[[], Any], runs: int) -> tuple[tuple[int, int, int], Any]:
+    """The highest of several peaks in bytes above a call that does nothing, the bounds of its error, and the result.
+
+    A first call, which adds what is allocated once, is not counted. A later peak can come out low, when an earlier
+    buffer was not yet returned, but not high: hence the highest. The error is what the calls that do nothing show,
+    and the distance from the highest peak to the next.
+    """
+    jax.block_until_ready(call())
+    idle = [resident_peak(lambda: None)[0] for _ in range(runs)]
+    peaks = []
+    result = None
+    for _ in range(runs):
+        result = None  # the last result is freed before the next peak
+        peak, result = resident_peak(call)
+        peaks.append(peak)
+    highest, *others = sorted(peaks, reverse=True)
+    error = max(idle) + (highest - others[0] if others else 0)
+    value = highest - min(idle)
+    return (value, max(0, value - error), value + error), result
+
+
+def _settled() -> int:
+    """Resident bytes, once freed buffers have been returned: their number no longer falls."""
+    resident = _status("VmRSS")
+    for _ in range(20):
+        time.sleep(0.005)
+        now = _status("VmRSS")
+        if now >= resident:
+            break
+        resident = now
+    return _status("VmRSS")
+
+
+def _status(field: str) -> int:
+    for line in (SELF / "status").read_text().splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1]) * 1024
+    raise OSError(f"/proc/self/status has no {field}")
