@@ -41,7 +41,11 @@ class Effort:
     limit_seconds: float  # after which a case is given up
 
 
-EFFORTS = {"quick": Effort(6, 60, 2, 60), "full": Effort(60, 100, 5, 600)}
+EFFORTS = {
+    "quick": Effort(6, 60, 2, 60),
+    "full": Effort(60, 100, 5, 600),
+    "noise": Effort(4, 60, 1, 60),
+}
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ def measure(request: Reply) -> Iterator[Reply]:
         yield from _laid("check", target, lambda: [_checked(study, case, (results or [compiled(*inputs)])[0], target)])
 
 
-def time_group(request: Reply) -> Iterator[Reply]:
+def clock_group(request: Reply) -> Iterator[Reply]:
     """Time saved executables of one size in interleaved rounds; reply with each round's seconds by name."""
     case = case_from_json(request["case"])
     inputs = jax.device_put(studies()[case.study].program(case).inputs())
@@ -87,7 +87,7 @@ def time_group(request: Reply) -> Iterator[Reply]:
 
 
 AGAIN = " again"  # the second timing of the same executable in a round
-REQUESTS = {"measure": measure, "time": time_group}
+REQUESTS = {"measure": measure, "time": clock_group}
 
 
 def _run(compiled: Any, inputs: Sequence[Any]) -> Any:

@@ -1,0 +1,48 @@
+# make report: measure and write results/report/index.html.   make test: lint, types, tests.   Each sets itself up.
+PYTHON ?= python3
+PROFILE ?= quick
+STUDY ?= all
+TARGETS ?= cpu
+export PROFILE STUDY TARGETS
+
+BIN := .venv/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: report test lint asv noise clean
+.DELETE_ON_ERROR:
+
+.venv/report: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(INSTALL) -e '.[peers]'
+	touch $@
+
+.venv/test: .venv/report
+	$(INSTALL) -e '.[peers,dev]'
+	touch $@
+
+# A case that fails costs only itself (pytest's exit status 1): what was measured is reported all the same.
+report: .venv/report
+	mkdir -p results
+	rm -f results/latest.json
+	$(BIN)/python -m pytest benchmarks -q --benchmark-only --benchmark-json=results/latest.json \
+		--benchmark-columns=median,iqr,rounds || test $$? -eq 1
+	$(BIN)/python -m analysis results/latest.json -o results/report
+
+lint: .venv/test
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/python -m pytest tests
+
+asv: .venv/test
+	$(BIN)/asv machine --yes
+	$(BIN)/asv run -E existing --set-commit-hash HEAD
+	$(BIN)/asv publish
+
+noise: .venv/report
+	$(BIN)/python -m benchmarks.noise
+
+clean:
+	rm -rf .venv .asv results/latest.json results/journal.jsonl results/report

@@ -1,0 +1,1 @@
+"""Holds the numbers against the predictions: frame -> fit -> claims -> figures -> report."""

@@ -1,0 +1,453 @@
+"""The claims: what the lecture says, what was predicted before the run, and the verdict.
+
+One rule gives every verdict. A prediction is a band; it is fixed here, beside the claim. The measured 95% interval
+inside the band: ``confirmed``. Outside it altogether: ``refuted``. Across its edge: ``inconclusive``. No number:
+``not measured``. What is exact is compared exactly: its band and its interval have no width.
+
+A claim is one function, which yields a verdict for each ruler and method, and one line in ``CLAIMS``.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from math import exp, inf, log, sqrt
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from analysis import fit, theory
+from analysis.frame import Results
+from benchmarks.rulers.clock import median_interval
+
+Kind = Literal["confirmed", "refuted", "inconclusive", "not measured"]
+EXPONENT_BAND = 0.1  # how far a measured exponent may lie from the predicted one
+RATIO_BAND = 0.1  # how far a measured ratio may lie from the predicted one, relative
+LAW_FROM = 36  # depths from which the law of time is tested: below, what a call costs besides its layers shows
+PROCESS_RESOLUTION = 2**20  # bytes: what the process ruler cannot tell apart
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One row of the verdict table; ``low`` and ``high`` bound the 95% interval of ``measured``."""
+
+    claim: str
+    study: str
+    method: str
+    ruler: str
+    target: str
+    quantity: str
+    predicted: float | None
+    measured: float | None
+    low: float | None
+    high: float | None
+    verdict: Kind
+    points: int
+    why: str
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A statement of the lecture, with the rule that tests it."""
+
+    id: str
+    study: str
+    says: str
+    predicted: str
+    rule: Callable[["View"], Iterator[Verdict]]
+
+
+def judge(band: tuple[float, float], low: float, high: float) -> Kind:
+    """The one rule: the interval against the band."""
+    if band[0] <= low and high <= band[1]:
+        return "confirmed"
+    if high < band[0] or low > band[1]:
+        return "refuted"
+    return "inconclusive"
+
+
+def around(value: float, by: float) -> tuple[float, float]:
+    return value - by, value + by
+
+
+def within(value: float, share: float) -> tuple[float, float]:
+    return value / (1 + share), value * (1 + share)
+
+
+@dataclass(frozen=True)
+class View:
+    """The results of one study on one target and workload, with short ways to ask for a quantity by depth."""
+
+    results: Results
+    study: str
+    target: str
+    workload: tuple[tuple[str, float], ...] = ()  # the parameters that do not vary, as (width, 32), (batch, 1024)
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        return self._mine(self.results.frame)
+
+    @property
+    def missing(self) -> pd.DataFrame:
+        return self._mine(self.results.missing)
+
+    def _mine(self, frame: pd.DataFrame) -> pd.DataFrame:
+        if len(frame) == 0:
+            return frame
+        facts = (("study", self.study), ("target", self.target), *self.workload)
+        chosen = pd.Series(True, frame.index)
+        for name, value in facts:
+            if name in frame:
+                chosen &= frame[name] == value
+        return frame[chosen]
+
+    def rows(self, method: str, ruler: str, quantity: str) -> pd.DataFrame:
+        """A quantity by depth, one row a depth (the last source wins)."""
+        frame = self.frame
+        chosen = frame[
+            (frame["method"] == method) & (frame["ruler"] == ruler) & (frame["quantity"] == quantity)
+        ].drop_duplicates("depth", keep="last")
+        return chosen.sort_values("depth").set_index("depth")
+
+    def series(self, method: str, ruler: str, quantity: str) -> "pd.Series[float]":
+        return self.rows(method, ruler, quantity)["value"]
+
+    def activations(self, method: str, ruler: str, quantity: str) -> "pd.Series[float]":
+        """A quantity in bytes, in activations. Peaks are without the result, which any method must hold."""
+        values = self.series(method, ruler, quantity)
+        if ruler == "process":
+            values = values - self.series(method, "compiler", "outputs")
+        return (values / self.series(method, "count", "activation")).dropna()
+
+    def reasons(self, method: str) -> str:
+        """Why a method has no number, in one sentence."""
+        missing = self.missing
+        mine = missing[missing["method"] == method] if len(missing) else missing
+        if len(mine):
+            return f"{mine.iloc[0]['reason']}."
+        return "No result that was read holds this number."
+
+    def noise(self) -> tuple[float, float, float, int]:
+        """The A/A ratio of the run: the same executable against itself, its 95% interval, and the rounds."""
+        again = self._mine(self.results.again)
+        if len(again) == 0:
+            return 1.0, 0.0, inf, 0
+        return *median_interval(list(again["first"] / again["again"])), len(again)
+
+    @property
+    def floor(self) -> float:
+        """What the clock cannot tell from 1, as a logarithm: the farther end of the A/A interval."""
+        _, low, high, _ = self.noise()
+        return max(abs(log(low)), abs(log(high))) if low > 0 and high < inf else inf
+
+
+def exponent_verdict(
+    view: View, claim: str, method: str, ruler: str, quantity: str, predicted: float, resolution: float
+) -> Verdict:
+    """The exponent in n of a memory quantity, in activations."""
+    values = view.activations(method, ruler, quantity)
+    name = f"exponent of {quantity} in n"
+    blank = Verdict(claim, view.study, method, ruler, view.target, name, predicted, None, None, None, "not measured", 0, "")
+    if len(values) == 0:
+        return replace(blank, why=view.reasons(method))
+    try:
+        fitted = fit.exponent(list(values.index), list(values), resolution)
+    except ValueError as error:
+        return replace(blank, verdict="inconclusive", points=len(values), why=f"{error}.")
+    verdict = judge(around(predicted, EXPONENT_BAND), fitted.low, fitted.high)
+    first, last = values.index[0], values.index[-1]
+    why = f"From {values.iloc[0]:.1f} activations at n = {first} to {values.iloc[-1]:.1f} at n = {last}"
+    why += f"; it {fitted.note} activations." if fitted.note else f": {fitted.a:.2f} + {fitted.b:.3g} n^{fitted.value:.3f}."
+    return replace(
+        blank, measured=fitted.value, low=fitted.low, high=fitted.high, verdict=verdict, points=fitted.points, why=why
+    )
+
+
+def memory_exponents(view: View, claim: str, method: str, predicted: float) -> Iterator[Verdict]:
+    """The exponent by the compiler's plan and by the process's peak."""
+    activation = view.series(method, "count", "activation")
+    unit = float(activation.iloc[0]) if len(activation) else 1.0
+    for ruler, quantity, resolution in (("compiler", "temp", 0.5), ("process", "peak", PROCESS_RESOLUTION / unit)):
+        yield exponent_verdict(view, claim, method, ruler, quantity, predicted, resolution)
+
+
+def exact_verdict(
+    view: View, claim: str, method: str, quantity: str, formula: Callable[[int], int], words: str
+) -> Verdict:
+    """A count that must equal its formula at every size; the row shows the first size that does not, or the largest."""
+    counted = view.series(method, "count", quantity)
+    blank = Verdict(claim, view.study, method, "count", view.target, quantity, None, None, None, None, "not measured", 0, "")
+    if len(counted) == 0:
+        return replace(blank, why=view.reasons(method))
+    wrong = [n for n in counted.index if counted[n] != formula(n)]
+    n = wrong[0] if wrong else counted.index[-1]
+    value = float(counted[n])
+    shown = f"{len(wrong)} of {len(counted)} sizes differ from" if wrong else f"All {len(counted)} sizes equal"
+    return replace(
+        blank,
+        quantity=f"{quantity} at n = {n}",
+        predicted=float(formula(n)),
+        measured=value,
+        low=value,
+        high=value,
+        verdict="refuted" if wrong else "confirmed",
+        points=len(counted),
+        why=f"{shown} {words} exactly.",
+    )
+
+
+def law_verdicts(view: View, claim: str, method: str, baseline: str) -> Iterator[Verdict]:
+    """The law of time against one baseline: at the largest depth, and over all depths of some size."""
+    ratios = view.rows(method, "clock", f"time / {baseline}")
+    forward = view.rows(baseline, "clock", "time / forward")
+    evaluations = view.series(method, "count", "evaluations")
+    depths = [n for n in ratios.index if n >= LAW_FROM and n in forward.index and n in evaluations.index]
+    blank = Verdict(
+        claim, view.study, method, "clock", view.target, f"time / {baseline}", None, None, None, None, "not measured", 0, ""
+    )
+    if not depths:
+        yield replace(blank, why=view.reasons(method))
+        return
+
+    def law(n: int, column: str = "value") -> float:
+        return theory.time_ratio(evaluations[n], n, forward[column][n] - 1)
+
+    floor, n = view.floor, depths[-1]
+    predicted, ends = law(n), sorted((law(n, "low"), law(n, "high")))
+    measured, low, high = (float(ratios[column][n]) for column in ("value", "low", "high"))
+    low, high = low * exp(-floor), high * exp(floor)
+    band = (ends[0] / (1 + RATIO_BAND), ends[1] * (1 + RATIO_BAND))
+    why = (
+        f"b = {forward['value'][n] - 1:.1f} (backward over forward of {baseline}), {evaluations[n] / n:.2f} evaluations "
+        f"a layer; the lecture's b = 2 would give {theory.time_ratio(evaluations[n], n, 2):.2f}. {LAW_REASONS[baseline]}"
+    )
+    # A predicted effect that the clock cannot tell from none decides nothing.
+    kind = judge(band, low, high) if abs(log(predicted)) > floor else "inconclusive"
+    yield replace(
+        blank,
+        quantity=f"time / {baseline} at n = {n}",
+        predicted=predicted,
+        measured=measured,
+        low=low,
+        high=high,
+        verdict=kind,
+        points=1,
+        why=why,
+    )
+    shares = [float(ratios["value"][k]) / law(k) for k in depths]
+    share, low, high = median_interval(shares)
+    low, high = low * exp(-floor), high * exp(floor)
+    yield replace(
+        blank,
+        quantity=f"measured / predicted time, against {baseline}, n from {depths[0]}",
+        predicted=1.0,
+        measured=share,
+        low=low,
+        high=high,
+        verdict=judge(within(1.0, RATIO_BAND), low, high),
+        points=len(shares),
+        why=f"Smallest {min(shares):.2f}, largest {max(shares):.2f}. {LAW_REASONS[baseline]}",
+    )
+
+
+LAW_REASONS = {
+    "vanilla": "The law counts evaluations; plain jax.grad also writes its residuals to fresh pages, which a schedule spares.",
+    "store_all": "Both sides run in the same executor and differ in what they store and recompute.",
+}
+
+
+def vanilla_memory(view: View) -> Iterator[Verdict]:
+    for method in ("vanilla", "store_all"):
+        yield from memory_exponents(view, "vanilla-memory-linear", method, 1.0)
+        yield exact_verdict(view, "vanilla-memory-linear", method, "evaluations", theory.vanilla_evaluations, "n")
+
+
+def memory_poor(view: View) -> Iterator[Verdict]:
+    claim = "memory-poor-constant-memory"
+    yield from memory_exponents(view, claim, "memory_poor", 0.0)
+    yield exact_verdict(view, claim, "memory_poor", "evaluations", theory.memory_poor_evaluations, "n(n+1)/2")
+
+
+def sqrt_memory(view: View) -> Iterator[Verdict]:
+    claim = "sqrt-memory"
+    yield from memory_exponents(view, claim, "sqrt", 0.5)
+    yield exact_verdict(view, claim, "sqrt", "evaluations", theory.sqrt_evaluations, "2n - sqrt(n), rounded up,")
+    temp = view.activations("sqrt", "compiler", "temp")
+    blank = Verdict(claim, view.study, "sqrt", "compiler", view.target, "", 1.0, None, None, None, "not measured", 0, "")
+    if len(temp) == 0:
+        yield replace(blank, quantity="temp / (2 sqrt(n) activations)", why=view.reasons("sqrt"))
+        return
+    n = temp.index[-1]
+    share = float(temp[n] / (2 * sqrt(n)))
+    yield replace(
+        blank,
+        quantity=f"temp / (2 sqrt(n) activations) at n = {n}",
+        measured=share,
+        low=share,
+        high=share,
+        verdict=judge(within(1.0, RATIO_BAND), share, share),
+        points=1,
+        why=f"{temp[n]:.1f} activations planned, 2 sqrt(n) = {2 * sqrt(n):.1f}; the executor keeps about 4 besides its slots.",
+    )
+
+
+def sqrt_time(view: View) -> Iterator[Verdict]:
+    for baseline in ("vanilla", "store_all"):
+        yield from law_verdicts(view, "sqrt-time", "sqrt", baseline)
+
+
+def binomial_optimal(view: View) -> Iterator[Verdict]:
+    claim = "binomial-optimal"
+    for method in ("binomial_3", "binomial_10", "binomial_sqrt"):
+        slots = view.series(method, "count", "slots")
+
+        def optimum(n: int, slots: "pd.Series[float]" = slots) -> int:
+            return theory.optimal_evaluations(n, int(slots[n]))
+
+        yield exact_verdict(view, claim, method, "evaluations", optimum, "t(n + 1, s)")
+        temp = view.activations(method, "compiler", "temp")
+        over = (temp - slots).dropna()
+        blank = Verdict(
+            claim, view.study, method, "compiler", view.target, "temp above the slots, in activations (at most)", 7.0,
+            None, None, None, "not measured", 0, "",
+        )  # fmt: skip
+        if len(over) == 0:
+            yield replace(blank, why=view.reasons(method))
+            continue
+        most = float(over.max())
+        yield replace(
+            blank,
+            measured=most,
+            low=float(over.min()),
+            high=most,
+            verdict=judge((0.0, 7.0), float(over.min()), most),
+            points=len(over),
+            why="At most 7 activations besides the slots were allowed; the interval is the range over all depths.",
+        )
+
+
+def schedule_animation(view: View) -> Iterator[Verdict]:
+    from analysis import animation
+
+    for method, n in animation.DRAWN:
+        counted = view.series(method, "count", "evaluations")
+        drawn = float(sum(frame.advance for frame in animation.frames(method, n)))
+        verdict = Verdict(
+            "schedule-animation", view.study, method, "count", view.target, f"evaluations drawn at n = {n}",
+            None, drawn, drawn, drawn, "not measured", 0, view.reasons(method),
+        )  # fmt: skip
+        if n in counted.index:
+            same = counted[n] == drawn
+            why = "The animation's steps evaluate as many layers as the program that ran."
+            verdict = replace(
+                verdict, predicted=float(counted[n]), verdict="confirmed" if same else "refuted", points=1, why=why
+            )
+        yield verdict
+
+
+CLAIMS = [
+    Claim(
+        "vanilla-memory-linear",
+        "backprop",
+        "Vanilla backprop keeps all activations: memory grows linearly with the number of layers, "
+        "and every node is computed once.",
+        "memory exponent 1, n evaluations",
+        vanilla_memory,
+    ),
+    Claim(
+        "memory-poor-constant-memory",
+        "backprop",
+        "Memory-poor backprop recomputes every activation: memory does not grow, evaluations grow as n squared.",
+        "memory exponent 0, n(n+1)/2 evaluations",
+        memory_poor,
+    ),
+    Claim(
+        "sqrt-memory",
+        "backprop",
+        "With checkpoints every sqrt(n) layers memory grows as sqrt(n), at about one more forward pass.",
+        "memory exponent 1/2, about 2 sqrt(n) activations, 2n - sqrt(n) evaluations",
+        sqrt_memory,
+    ),
+    Claim(
+        "sqrt-time",
+        "backprop",
+        "Checkpointing costs about one more forward pass of time.",
+        "(evaluations/n + b) / (1 + b) of the time of vanilla, b the measured backward/forward",
+        sqrt_time,
+    ),
+    Claim(
+        "binomial-optimal",
+        "backprop",
+        "(Beyond the lecture) for s slots no schedule needs fewer evaluations than the binomial one.",
+        "t(n + 1, s) = r (n + 1) - C(s + r, s + 1) evaluations, s slots",
+        binomial_optimal,
+    ),
+    Claim(
+        "schedule-animation",
+        "backprop",
+        "The animation of the strategies shows what is stored and what is computed again.",
+        "drawn from the schedule that ran",
+        schedule_animation,
+    ),
+]
+
+
+def views(results: Results) -> list[View]:
+    """A view for each study, target and workload in the results."""
+    everything = pd.concat([results.frame, results.missing])
+    fixed = [name for name in ("width", "batch") if name in everything]
+    return [
+        View(results, study, target, tuple(zip(fixed, workload, strict=True)))
+        for study, target, *workload in everything[["study", "target", *fixed]].drop_duplicates().itertuples(index=False)
+    ]
+
+
+def verdicts(results: Results, claims: Sequence[Claim] = CLAIMS) -> list[Verdict]:
+    """Every claim of the studies in the results, on every target and workload that they hold."""
+    found = views(results)
+    several = len({view.workload for view in found}) > 1
+    rows = []
+    for claim in claims:
+        for view in (view for view in found if view.study == claim.study):
+            words = ", ".join(f"{name} {value:.0f}" for name, value in view.workload)
+            for verdict in claim.rule(view):
+                rows.append(replace(verdict, why=f"{words}: {verdict.why}") if several else verdict)
+    return rows
+
+
+def saved_nothing(view: View, margin: float = 0.05) -> list[tuple[str, int, float, str, float]]:
+    """Methods that recompute, and yet the compiler plans no less memory for them than for plain ``jax.grad``.
+
+    Rows are (method, n, temp in activations, plain method, its temp), at the largest depth that both have; less than
+    ``margin`` below counts as not less.
+    """
+    plain = {name: view.activations(name, "compiler", "temp") for name in ("vanilla", "vanilla_unrolled")}
+    found = []
+    for method in view.frame["method"].unique():
+        evaluations = view.series(method, "count", "evaluations")
+        temp = view.activations(method, "compiler", "temp")
+        depths = [n for n in temp.index if n in evaluations.index and any(n in temps.index for temps in plain.values())]
+        if not depths or evaluations[depths[-1]] <= depths[-1]:
+            continue
+        n = max((k for k in depths if k in plain["vanilla_unrolled"].index), default=depths[-1])
+        name = min((name for name in plain if n in plain[name].index), key=lambda name: plain[name][n])
+        if temp[n] > (1 - margin) * plain[name][n]:
+            found.append((str(method), int(n), float(temp[n]), name, float(plain[name][n])))
+    return found
+
+
+def rulers_apart(view: View, from_bytes: float = 64 * 2**20) -> pd.DataFrame:
+    """Process peak against the compiler's temp + outputs, in percent, where the peak is large enough to be measured."""
+    rows = []
+    for method in view.frame["method"].unique():
+        planned = view.series(method, "compiler", "temp") + view.series(method, "compiler", "outputs")
+        peak = view.series(method, "process", "peak")
+        for n in planned.index.intersection(peak.index):
+            if planned[n] >= from_bytes:
+                rows.append((method, n, planned[n] / 2**20, peak[n] / 2**20, 100 * (peak[n] / planned[n] - 1)))
+    return pd.DataFrame(rows, columns=["method", "depth", "planned MiB", "peak MiB", "difference %"])
+
+
+def counted(verdicts: Iterable[Verdict]) -> dict[str, int]:
+    """Number of verdicts by kind."""
+    kinds = [verdict.verdict for verdict in verdicts]
+    return {kind: int(np.sum([k == kind for k in kinds])) for kind in ("confirmed", "refuted", "inconclusive", "not measured")}

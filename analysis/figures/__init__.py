@@ -1,0 +1,1 @@
+"""Figures: theory drawn over measurement, the predicted line labelled as such. One file a study."""

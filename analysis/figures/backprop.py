@@ -1,0 +1,244 @@
+"""The figures of the study ``backprop``."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import sqrt
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
+
+from analysis import theory
+from analysis.claims import LAW_FROM, View
+from analysis.figures.style import COLOURS, GREY, look, styled
+
+LECTURE = ["vanilla", "store_all", "sqrt", "memory_poor"]
+OPTIMUM = ["multilevel_3", "binomial_sqrt", "binomial_10", "binomial_3"]
+TAPED = ["sqrt_tape"]
+PREDICTED_SLOTS: dict[str, Callable[[float], float]] = {
+    "store_all": lambda n: n,
+    "sqrt": lambda n: 2 * sqrt(n),
+    "memory_poor": lambda n: 1,
+}
+DEPTH = "depth n (layers)"
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure with what a reader needs to read it."""
+
+    name: str
+    title: str
+    caption: str
+    figure: Figure
+
+
+def figures(view: View) -> list[Drawn]:
+    """All figures of the study for which the results hold numbers."""
+    with styled():
+        return [draw(view) for draw in (memory, evaluations, time, frontier, law) if len(view.frame)]
+
+
+def _today(view: View) -> list[str]:
+    known = {*LECTURE, *OPTIMUM, *TAPED, "forward"}
+    return [name for name in view.frame["method"].unique() if name not in known]
+
+
+def _panels(count: int, height: float = 4.2) -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=(5.4 * count, height), layout="constrained")
+    axes = figure.subplots(1, count, squeeze=False)
+    return figure, list(axes[0])
+
+
+def memory(view: View) -> Drawn:
+    figure, axes = _panels(3, 5.4)
+    panels = [("The lecture's strategies", LECTURE), ("Other schedules", [*OPTIMUM, *TAPED]), ("What people write", _today(view))]
+    for ax, (title, methods) in zip(axes, panels, strict=True):
+        for i, method in enumerate(methods):
+            temp = view.activations(method, "compiler", "temp")
+            peak = view.activations(method, "process", "peak")
+            unit = view.series(method, "count", "activation").reindex(peak.index)
+            peak = peak[peak * unit > 2**20]  # below 1 MiB the process ruler resolves nothing
+            if len(temp) == 0:
+                continue
+            ax.plot(temp.index, temp, label=method, **look(i))  # type: ignore[arg-type]
+            ax.plot(peak.index, peak, ls="", marker=look(i)["marker"], ms=9, mfc="none", color=look(i)["color"])
+            if method in PREDICTED_SLOTS:
+                n = np.geomspace(temp.index.min(), temp.index.max(), 60)
+                predicted = [PREDICTED_SLOTS[method](k) for k in n]
+                ax.plot(n, predicted, ls=(0, (4, 3)), lw=1, color=look(i)["color"])
+        if "store_all" in methods:
+            ax.plot([], [], ls=(0, (4, 3)), lw=1, color="black", label="predicted: slots")
+        ax.plot([], [], ls="", marker="o", ms=9, mfc="none", color="black", label="process peak (large symbols)")
+        _logs(ax, DEPTH, "memory (activations)", title)
+        _legend(ax)
+    return Drawn(
+        "memory",
+        "Memory against depth",
+        "Filled symbols: what XLA's buffer assignment plans (temp). Large hollow symbols: what the process really held at "
+        "its peak, its result not counted; peaks below 1 MiB are not drawn. Dashed: the predicted number of stored "
+        "activations. One activation is batch x width numbers.",
+        figure,
+    )
+
+
+def evaluations(view: View) -> Drawn:
+    figure, (ax,) = _panels(1, 5.4)
+    figure.set_size_inches(6.4, 5.4)
+    formulas: list[tuple[str, Callable[[int], float], str]] = [
+        ("vanilla", theory.vanilla_evaluations, "n"),
+        ("sqrt", theory.sqrt_evaluations, "2n - sqrt(n)"),
+        ("memory_poor", theory.memory_poor_evaluations, "n(n+1)/2"),
+        ("binomial_10", lambda n: theory.optimal_evaluations(n, 10), "t(n+1, 10)"),
+        ("binomial_3", lambda n: theory.optimal_evaluations(n, 3), "t(n+1, 3)"),
+    ]
+    for i, (method, formula, words) in enumerate(formulas):
+        counted = view.series(method, "count", "evaluations")
+        if len(counted) == 0:
+            continue
+        ax.plot(counted.index, counted, ls="", label=f"{method}, counted", **look(i))  # type: ignore[arg-type]
+        n = np.unique(np.geomspace(counted.index.min(), counted.index.max(), 80).astype(int))
+        ax.plot(n, [formula(int(k)) for k in n], ls=(0, (4, 3)), color=look(i)["color"], label=f"predicted: {words}")
+    _logs(ax, DEPTH, "layer evaluations")
+    _legend(ax)
+    return Drawn(
+        "evaluations",
+        "Layer evaluations against depth",
+        "Symbols: counted in the program that ran. Dashed: the predicted formula; they must agree exactly, and the "
+        "verdict table says whether they do.",
+        figure,
+    )
+
+
+def time(view: View) -> Drawn:
+    figure, axes = _panels(3, 5.4)
+    panels = [("The lecture's strategies", LECTURE), ("Other schedules", [*OPTIMUM, *TAPED]), ("What people write", _today(view))]
+    for ax, (title, methods) in zip(axes, panels, strict=True):
+        for i, method in enumerate(methods):
+            rows = view.rows(method, "clock", "time")
+            if len(rows) == 0:
+                continue
+            n = rows.index.to_numpy(float)
+            ms = {column: rows[column].to_numpy(float) / n * 1e3 for column in ("value", "low", "high")}
+            ax.errorbar(
+                n, ms["value"], _error(ms["value"], ms["low"], ms["high"]), capsize=2, label=method, **look(i)
+            )  # type: ignore[arg-type]
+        _logs(ax, DEPTH, "time of a gradient / n (ms a layer)", title)
+        _legend(ax)
+    return Drawn(
+        "time",
+        "Time against depth",
+        "Median of interleaved rounds with its 95% interval, divided by the depth: a flat line is time linear in n.",
+        figure,
+    )
+
+
+def frontier(view: View) -> Drawn:
+    figure, (ax,) = _panels(1, 5.2)
+    figure.set_size_inches(7.6, 5.2)
+    n, points = _frontier_points(view)
+    best = np.inf
+    efficient = []
+    for method, row in points.sort_values("memory").iterrows():
+        if row["time"] < best:
+            best = row["time"]
+            efficient.append(method)
+    for i, (method, row) in enumerate(points.sort_values("memory").iterrows()):
+        colour = COLOURS[0] if method in efficient else GREY
+        offset = (6, 5) if i % 2 else (6, -11)
+        error = _error(row[["time"]], row[["low"]], row[["high"]])
+        ax.errorbar(row["memory"], row["time"], error, marker="o", capsize=2, color=colour, lw=1)
+        where = (row["memory"], row["time"])
+        ax.annotate(str(method), where, offset, textcoords="offset points", fontsize=8, color=colour)
+    curve = _optimum(view, n)
+    if len(curve):
+        ax.plot(*zip(*curve, strict=True), ls=(0, (4, 3)), color=COLOURS[1], label="predicted: binomial optimum")
+        ax.legend(loc="upper right")
+    _logs(ax, "planned memory, temp (activations)", "time / vanilla")
+    return Drawn(
+        "frontier",
+        f"Memory against time at n = {n}",
+        "Blue: no other method is both smaller and faster. Grey: some method is. Dashed: what the law of time predicts for "
+        "the optimal schedule with as many slots as fit, scaled by the measured time of store_all.",
+        figure,
+    )
+
+
+def _frontier_points(view: View) -> tuple[int, pd.DataFrame]:
+    depths = view.series("vanilla", "compiler", "temp").index
+    n = int(depths.max()) if len(depths) else 0
+    rows = {}
+    for method in view.frame["method"].unique():
+        temp = view.activations(method, "compiler", "temp")
+        ratio = view.rows(method, "clock", "time / vanilla")
+        if method == "vanilla" and n in temp.index:
+            rows[method] = (temp[n], 1.0, 1.0, 1.0)
+        elif method != "forward" and n in temp.index and n in ratio.index:
+            rows[method] = (temp[n], *(ratio[column][n] for column in ("value", "low", "high")))
+    return n, pd.DataFrame.from_dict(rows, orient="index", columns=["memory", "time", "low", "high"])
+
+
+def _optimum(view: View, n: int) -> list[tuple[float, float]]:
+    forward = view.series("store_all", "clock", "time / forward")
+    ratio = view.series("store_all", "clock", "time / vanilla")
+    temp = view.activations("store_all", "compiler", "temp")
+    if n not in forward.index or n not in ratio.index or n not in temp.index:
+        return []
+    besides = float(temp[n]) - n
+    slots = np.unique(np.geomspace(3, n, 60).astype(int))
+    return [
+        (s + besides, theory.time_ratio(theory.optimal_evaluations(n, int(s)), n, forward[n] - 1) * float(ratio[n]))
+        for s in slots
+    ]
+
+
+def law(view: View) -> Drawn:
+    figure, axes = _panels(2, 5.4)
+    for ax, baseline in zip(axes, ("store_all", "vanilla"), strict=True):
+        forward = view.series(baseline, "clock", "time / forward")
+        ends = [np.inf, 0.0]
+        for i, method in enumerate([*LECTURE[2:], *OPTIMUM]):
+            ratio = view.rows(method, "clock", f"time / {baseline}")
+            counted = view.series(method, "count", "evaluations")
+            depths = [n for n in ratio.index if n in forward.index and n in counted.index and n >= LAW_FROM]
+            if not depths:
+                continue
+            predicted = [theory.time_ratio(counted[n], n, forward[n] - 1) for n in depths]
+            rows = ratio.loc[depths]
+            ax.errorbar(
+                predicted, rows["value"], _error(rows["value"], rows["low"], rows["high"]),
+                ls="", capsize=2, label=method, **look(i),
+            )  # type: ignore[arg-type]  # fmt: skip
+            ends = [min(ends[0], *predicted, rows["value"].min()), max(ends[1], *predicted, rows["value"].max())]
+        if ends[1] > 0:
+            ax.plot(ends, ends, ls=(0, (4, 3)), color="black", lw=1, label="predicted = measured")
+        _logs(ax, f"predicted time / {baseline}", f"measured time / {baseline}", f"Against {baseline}")
+        _legend(ax)
+    return Drawn(
+        "law",
+        "Predicted against measured time",
+        f"The law (evaluations/n + b) / (1 + b), with b the measured backward/forward of the baseline and nothing fitted; "
+        f"depths from {LAW_FROM}, 95% intervals. Below the line: faster than predicted.",
+        figure,
+    )
+
+
+def _logs(ax: Axes, x: str, y: str, title: str = "") -> None:
+    """Logarithmic axes with plain numbers: at the decades, and between them where there is but one decade."""
+    ax.set(xscale="log", yscale="log", xlabel=x, ylabel=y, title=title)
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_formatter("{x:g}")
+        low, high = axis.get_view_interval()
+        axis.set_minor_formatter("{x:g}" if high / low < 8 else NullFormatter())
+
+
+def _legend(ax: Axes) -> None:
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2)
+
+
+def _error(value: Any, low: Any, high: Any) -> Sequence[Any]:
+    middle = np.asarray(value, float)
+    return [np.maximum(middle - np.asarray(low, float), 0), np.maximum(np.asarray(high, float) - middle, 0)]

@@ -1,0 +1,164 @@
+"""The report: one HTML file that opens from disk, the verdicts as JSON, the frame as CSV, the figures as SVG."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+from markupsafe import Markup
+
+from analysis import animation, claims
+from analysis.claims import CLAIMS, Verdict, View
+from analysis.figures import backprop
+from analysis.figures.style import svg
+from analysis.frame import Results
+
+# The figures of a study; each function takes a view and returns what it drew.
+FIGURES = {"backprop": backprop.figures}
+MARKS = {"confirmed": "✓", "refuted": "✗", "inconclusive": "?", "not measured": "–"}
+
+
+def write(results: Results, folder: Path) -> Iterator[str]:
+    """Write ``index.html``, ``verdicts.json``, ``frame.csv`` and ``figures/*.svg`` into a folder; say what was written."""
+    (folder / "figures").mkdir(parents=True, exist_ok=True)
+    verdicts = claims.verdicts(results)
+    (folder / "verdicts.json").write_text(json.dumps([_plain(asdict(v)) for v in verdicts], indent=1, ensure_ascii=False))
+    results.frame.to_csv(folder / "frame.csv", index=False)
+    studies = [_study(view, verdicts, folder) for view in claims.views(results) if view.study in FIGURES]
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters.update(number=number, interval=interval)
+    page = environment.get_template("report.html").render(
+        counts=claims.counted(verdicts),
+        verdicts=verdicts,
+        claims=[claim for claim in CLAIMS if any(v.claim == claim.id for v in verdicts)],
+        marks=MARKS,
+        studies=studies,
+        missing=_missing(results),
+        environments=results.environments,
+        animations=[_animation(method, n) for method, n in animation.DRAWN],
+        band=claims.EXPONENT_BAND,
+        ratio_band=claims.RATIO_BAND,
+    )
+    (folder / "index.html").write_text(page)
+    counts = ", ".join(f"{count} {kind}" for kind, count in claims.counted(verdicts).items())
+    yield f"{len(verdicts)} verdicts: {counts}"
+    for view in claims.views(results):
+        ratio, low, high, rounds = view.noise()
+        yield f"noise floor (A/A) of {view.study}: {ratio:.4f} [{low:.4f}, {high:.4f}] over {rounds} rounds"
+    yield f"report: {folder / 'index.html'}"
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """A number for people: ``digits`` significant ones, integers whole, nothing for nothing."""
+    if value is None or not isfinite(value):
+        return "" if value is None or value != value else "∞"
+    if value == int(value) and abs(value) < 1e9:
+        return f"{int(value):,}".replace(",", "\u202f")
+    return f"{value:.{digits}g}"
+
+
+def interval(verdict: Verdict) -> str:
+    if verdict.low is None or verdict.high is None:
+        return ""
+    if verdict.low == verdict.high:
+        return "exact"
+    return f"[{number(verdict.low, 3)}, {number(verdict.high, 3)}]"
+
+
+def _plain(fields: dict[str, Any]) -> dict[str, Any]:
+    """Fields as JSON can hold them: NumPy's numbers as Python's, no infinities."""
+
+    def plain(value: Any) -> Any:
+        value = value.item() if hasattr(value, "item") else value
+        return None if isinstance(value, float) and not isfinite(value) else value
+
+    return {name: plain(value) for name, value in fields.items()}
+
+
+def _study(view: View, verdicts: list[Verdict], folder: Path) -> dict[str, Any]:
+    drawn = FIGURES[view.study](view)
+    words = "-".join(f"{name}{value:.0f}" for name, value in view.workload)
+    for figure in drawn:
+        (folder / "figures" / f"{view.study}-{figure.name}-{words}.svg").write_text(svg(figure.figure))
+    ratio, low, high, rounds = view.noise()
+    return {
+        "name": view.study,
+        "workload": ", ".join(f"{name} {value:.0f}" for name, value in view.workload),
+        "target": view.target,
+        "figures": [{"drawn": figure, "svg": Markup(svg(figure.figure))} for figure in drawn],
+        "noise": {"ratio": ratio, "low": low, "high": high, "rounds": rounds},
+        "saved_nothing": claims.saved_nothing(view),
+        "apart": claims.rulers_apart(view),
+        "table": _table(view),
+    }
+
+
+def _table(view: View) -> list[dict[str, Any]]:
+    """Every method at its largest depth that vanilla shares, with the numbers people ask for."""
+    rows = []
+    for method in view.frame["method"].unique():
+        temp = view.activations(method, "compiler", "temp")
+        if len(temp) == 0:
+            continue
+        n = temp.index[-1]
+        row: dict[str, Any] = {"method": method, "n": n, "temp": temp[n]}
+        for name, ruler, quantity in (
+            ("slots", "count", "slots"),
+            ("evaluations", "count", "evaluations"),
+            ("time", "clock", "time"),
+            ("compile", "compile", "compile time"),
+            ("error", "check", "gradient error"),
+        ):
+            row[name] = view.series(method, ruler, quantity).get(n)
+        peak = view.activations(method, "process", "peak")
+        row["peak"] = peak.get(n)
+        for baseline in ("vanilla", "store_all"):
+            ratio = view.rows(method, "clock", f"time / {baseline}")
+            row[baseline] = tuple(ratio.loc[n, ["value", "low", "high"]]) if n in ratio.index else None
+        rows.append(row)
+    return rows
+
+
+def _missing(results: Results) -> list[dict[str, Any]]:
+    """What could not be measured, one line for each method and reason."""
+    if len(results.missing) == 0:
+        return []
+    missing = results.missing
+    sizes = [name for name in ("depth",) if name in missing]
+    groups = missing.groupby(["study", "method", "ruler", "target", "reason"])
+    return [
+        {**dict(zip(("study", "method", "ruler", "target", "reason"), key, strict=True)), "cases": _sizes(group, sizes)}
+        for key, group in groups
+    ]
+
+
+def _sizes(group: pd.DataFrame, names: list[str]) -> str:
+    return "; ".join(f"{name} {', '.join(str(value) for value in sorted(set(group[name])))}" for name in names)
+
+
+# The animation: one drawing a strategy. Without JavaScript it stands as a table of all steps.
+
+CELL, ROW = 24, 13  # pixels
+
+
+def _animation(method: str, n: int) -> dict[str, Any]:
+    frames = list(animation.frames(method, n))
+    return {
+        "method": method,
+        "n": n,
+        "frames": [asdict(frame) for frame in frames],
+        "peak": max(len(frame.stored) for frame in frames),
+        "evaluations": frames[-1].evaluations,
+        "cell": CELL,
+        "row": ROW,
+    }
