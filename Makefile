@@ -3,12 +3,14 @@ PYTHON ?= python3
 PROFILE ?= quick
 STUDY ?= all
 TARGETS ?= cpu
+# Which of asv's benchmarks to run: all cases of the quick profile take it an hour.
+BENCH ?= depth(16|144)-
 export PROFILE STUDY TARGETS
 
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: report test lint asv noise clean
+.PHONY: report test lint asv reference noise clean
 .DELETE_ON_ERROR:
 
 .venv/report: pyproject.toml constraints.txt
@@ -38,8 +40,14 @@ test: lint
 
 asv: .venv/test
 	$(BIN)/asv machine --yes
-	$(BIN)/asv run -E existing --set-commit-hash HEAD
+	$(BIN)/asv run -E existing --set-commit-hash HEAD -b "$(BENCH)"
 	$(BIN)/asv publish
+
+# The run that README shows: PROFILE=full make report reference
+reference:
+	mkdir -p results/reference
+	cp -r results/latest.json results/report/index.html results/report/verdicts.json results/report/summary.md \
+		results/report/figures results/reference
 
 noise: .venv/report
 	$(BIN)/python -m benchmarks.noise

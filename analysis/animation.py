@@ -1,4 +1,4 @@
-"""The lecture's animation, drawn from the schedule that ran: which nodes are stored, which are computed, step by step."""
+"""The lecture's animation, drawn from the schedule that ran: what is stored and what is computed, step by step."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

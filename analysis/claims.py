@@ -146,7 +146,9 @@ def exponent_verdict(
     """The exponent in n of a memory quantity, in activations."""
     values = view.activations(method, ruler, quantity)
     name = f"exponent of {quantity} in n"
-    blank = Verdict(claim, view.study, method, ruler, view.target, name, predicted, None, None, None, "not measured", 0, "")
+    blank = Verdict(
+        claim, view.study, method, ruler, view.target, name, predicted, None, None, None, "not measured", 0, ""
+    )
     if len(values) == 0:
         return replace(blank, why=view.reasons(method))
     try:
@@ -156,7 +158,11 @@ def exponent_verdict(
     verdict = judge(around(predicted, EXPONENT_BAND), fitted.low, fitted.high)
     first, last = values.index[0], values.index[-1]
     why = f"From {values.iloc[0]:.1f} activations at n = {first} to {values.iloc[-1]:.1f} at n = {last}"
-    why += f"; it {fitted.note} activations." if fitted.note else f": {fitted.a:.2f} + {fitted.b:.3g} n^{fitted.value:.3f}."
+    why += (
+        f"; it {fitted.note} activations."
+        if fitted.note
+        else f": {fitted.a:.2f} + {fitted.b:.3g} n^{fitted.value:.3f}."
+    )
     return replace(
         blank, measured=fitted.value, low=fitted.low, high=fitted.high, verdict=verdict, points=fitted.points, why=why
     )
@@ -175,7 +181,9 @@ def exact_verdict(
 ) -> Verdict:
     """A count that must equal its formula at every size; the row shows the first size that does not, or the largest."""
     counted = view.series(method, "count", quantity)
-    blank = Verdict(claim, view.study, method, "count", view.target, quantity, None, None, None, None, "not measured", 0, "")
+    blank = Verdict(
+        claim, view.study, method, "count", view.target, quantity, None, None, None, None, "not measured", 0, ""
+    )
     if len(counted) == 0:
         return replace(blank, why=view.reasons(method))
     wrong = [n for n in counted.index if counted[n] != formula(n)]
@@ -202,7 +210,19 @@ def law_verdicts(view: View, claim: str, method: str, baseline: str) -> Iterator
     evaluations = view.series(method, "count", "evaluations")
     depths = [n for n in ratios.index if n >= LAW_FROM and n in forward.index and n in evaluations.index]
     blank = Verdict(
-        claim, view.study, method, "clock", view.target, f"time / {baseline}", None, None, None, None, "not measured", 0, ""
+        claim,
+        view.study,
+        method,
+        "clock",
+        view.target,
+        f"time / {baseline}",
+        None,
+        None,
+        None,
+        None,
+        "not measured",
+        0,
+        "",
     )
     if not depths:
         yield replace(blank, why=view.reasons(method))
@@ -272,7 +292,9 @@ def sqrt_memory(view: View) -> Iterator[Verdict]:
     yield from memory_exponents(view, claim, "sqrt", 0.5)
     yield exact_verdict(view, claim, "sqrt", "evaluations", theory.sqrt_evaluations, "2n - sqrt(n), rounded up,")
     temp = view.activations("sqrt", "compiler", "temp")
-    blank = Verdict(claim, view.study, "sqrt", "compiler", view.target, "", 1.0, None, None, None, "not measured", 0, "")
+    blank = Verdict(
+        claim, view.study, "sqrt", "compiler", view.target, "", 1.0, None, None, None, "not measured", 0, ""
+    )
     if len(temp) == 0:
         yield replace(blank, quantity="temp / (2 sqrt(n) activations)", why=view.reasons("sqrt"))
         return
@@ -397,7 +419,9 @@ def views(results: Results) -> list[View]:
     fixed = [name for name in ("width", "batch") if name in everything]
     return [
         View(results, study, target, tuple(zip(fixed, workload, strict=True)))
-        for study, target, *workload in everything[["study", "target", *fixed]].drop_duplicates().itertuples(index=False)
+        for study, target, *workload in everything[["study", "target", *fixed]]
+        .drop_duplicates()
+        .itertuples(index=False)
     ]
 
 
@@ -441,13 +465,18 @@ def rulers_apart(view: View, from_bytes: float = 64 * 2**20) -> pd.DataFrame:
     for method in view.frame["method"].unique():
         planned = view.series(method, "compiler", "temp") + view.series(method, "compiler", "outputs")
         peak = view.series(method, "process", "peak")
+        sampled = view.series(method, "process", "sampled peak").reindex(peak.index)
         for n in planned.index.intersection(peak.index):
             if planned[n] >= from_bytes:
-                rows.append((method, n, planned[n] / 2**20, peak[n] / 2**20, 100 * (peak[n] / planned[n] - 1)))
-    return pd.DataFrame(rows, columns=["method", "depth", "planned MiB", "peak MiB", "difference %"])
+                share = 100 * (peak[n] / planned[n] - 1)
+                rows.append((method, n, planned[n] / 2**20, peak[n] / 2**20, sampled[n] / 2**20, share))
+    return pd.DataFrame(rows, columns=["method", "depth", "planned MiB", "peak MiB", "sampled MiB", "difference %"])
 
 
 def counted(verdicts: Iterable[Verdict]) -> dict[str, int]:
     """Number of verdicts by kind."""
     kinds = [verdict.verdict for verdict in verdicts]
-    return {kind: int(np.sum([k == kind for k in kinds])) for kind in ("confirmed", "refuted", "inconclusive", "not measured")}
+    return {
+        kind: int(np.sum([k == kind for k in kinds]))
+        for kind in ("confirmed", "refuted", "inconclusive", "not measured")
+    }

@@ -47,7 +47,7 @@ def exponent(n: Sequence[float], y: Sequence[float], resolution: float = 0.0) ->
         return Exponent(0.0, 0.0, most, float(values.mean()), 0.0, len(sizes), note)
     p, a, b = _fit(sizes, values)
     rng = np.random.default_rng(0)
-    resampled = []
+    resampled: list[float] = []
     while len(resampled) < RESAMPLES:
         pick = rng.integers(len(sizes), size=len(sizes))
         if len(np.unique(sizes[pick])) >= 4:  # fewer do not determine three parameters

@@ -96,7 +96,9 @@ def _pytest_json(path: Path) -> Any:
     except (json.JSONDecodeError, UnicodeDecodeError):
         content = None
     if not isinstance(content, dict) or not {"benchmarks", "machine_info"} <= content.keys():
-        raise ValueError(f"{path} is no result: pass pytest-benchmark's JSON (results/latest.json) or a folder of asv's")
+        raise ValueError(
+            f"{path} is no result: pass pytest-benchmark's JSON (results/latest.json) or a folder of asv's"
+        )
     return content
 
 

@@ -23,12 +23,17 @@ MARKS = {"confirmed": "✓", "refuted": "✗", "inconclusive": "?", "not measure
 
 
 def write(results: Results, folder: Path) -> Iterator[str]:
-    """Write ``index.html``, ``verdicts.json``, ``frame.csv`` and ``figures/*.svg`` into a folder; say what was written."""
+    """Write the report into a folder and say what was written.
+
+    ``index.html``, ``verdicts.json``, ``frame.csv``, ``summary.md`` (the table of methods) and ``figures/*.svg``.
+    """
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     verdicts = claims.verdicts(results)
-    (folder / "verdicts.json").write_text(json.dumps([_plain(asdict(v)) for v in verdicts], indent=1, ensure_ascii=False))
+    (folder / "verdicts.json").write_text(
+        json.dumps([_plain(asdict(v)) for v in verdicts], indent=1, ensure_ascii=False)
+    )
     results.frame.to_csv(folder / "frame.csv", index=False)
-    studies = [_study(view, verdicts, folder) for view in claims.views(results) if view.study in FIGURES]
+    studies = [_study(view, folder) for view in claims.views(results) if view.study in FIGURES]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
@@ -50,6 +55,7 @@ def write(results: Results, folder: Path) -> Iterator[str]:
         ratio_band=claims.RATIO_BAND,
     )
     (folder / "index.html").write_text(page)
+    (folder / "summary.md").write_text("\n\n".join(map(_markdown, studies)) + "\n")
     counts = ", ".join(f"{count} {kind}" for kind, count in claims.counted(verdicts).items())
     yield f"{len(verdicts)} verdicts: {counts}"
     for view in claims.views(results):
@@ -85,7 +91,7 @@ def _plain(fields: dict[str, Any]) -> dict[str, Any]:
     return {name: plain(value) for name, value in fields.items()}
 
 
-def _study(view: View, verdicts: list[Verdict], folder: Path) -> dict[str, Any]:
+def _study(view: View, folder: Path) -> dict[str, Any]:
     drawn = FIGURES[view.study](view)
     words = "-".join(f"{name}{value:.0f}" for name, value in view.workload)
     for figure in drawn:
@@ -114,6 +120,7 @@ def _table(view: View) -> list[dict[str, Any]]:
         row: dict[str, Any] = {"method": method, "n": n, "temp": temp[n]}
         for name, ruler, quantity in (
             ("slots", "count", "slots"),
+            ("flops", "count", "flops"),
             ("evaluations", "count", "evaluations"),
             ("time", "clock", "time"),
             ("compile", "compile", "compile time"),
@@ -122,11 +129,25 @@ def _table(view: View) -> list[dict[str, Any]]:
             row[name] = view.series(method, ruler, quantity).get(n)
         peak = view.activations(method, "process", "peak")
         row["peak"] = peak.get(n)
+        row["residuals"] = view.activations(method, "count", "residuals").get(n)
         for baseline in ("vanilla", "store_all"):
             ratio = view.rows(method, "clock", f"time / {baseline}")
             row[baseline] = tuple(ratio.loc[n, ["value", "low", "high"]]) if n in ratio.index else None
         rows.append(row)
     return rows
+
+
+def _markdown(study: dict[str, Any]) -> str:
+    """The table of methods in Markdown, for a README."""
+    lines = [
+        f"| method | n | planned memory (activations) | layer evaluations | time / vanilla ({study['workload']}) |",
+        "|---|--:|--:|--:|--:|",
+    ]
+    for row in study["table"]:
+        ratio = "{:.2f} [{:.2f}, {:.2f}]".format(*row["vanilla"]) if row["vanilla"] else "1"
+        cells = (f"`{row['method']}`", row["n"], f"{row['temp']:.1f}", number(row["evaluations"]), ratio)
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines)
 
 
 def _missing(results: Results) -> list[dict[str, Any]]:

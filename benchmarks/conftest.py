@@ -21,14 +21,17 @@ JOURNAL = Path(os.environ.get("JOURNAL", ROOT / "results" / "journal.jsonl"))
 RECORDS = pytest.StashKey[list[Record]]()
 
 
+def pytest_configure() -> None:
+    try:
+        parse_targets(TARGETS)
+        select(STUDY, PROFILE)
+    except ValueError as error:
+        raise pytest.UsageError(str(error)) from None
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "case" in metafunc.fixturenames:
-        try:
-            parse_targets(TARGETS)
-            cases = select(STUDY, PROFILE)
-        except ValueError as error:
-            raise pytest.UsageError(str(error)) from None
-        metafunc.parametrize("case", cases, ids=lambda case: case.id)
+        metafunc.parametrize("case", select(STUDY, PROFILE), ids=lambda case: case.id)
 
 
 @pytest.fixture(scope="session")
@@ -63,7 +66,7 @@ def _group(case: Case) -> tuple[str, str]:
     return case.study, case.size
 
 
-def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
+def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:
     machine_info["environment"] = {**describe(), "profile": PROFILE}
 
 

@@ -22,17 +22,23 @@ DEEPEST = 144  # beyond, a run would take minutes and add few rounds
 
 def main() -> int:
     study = studies()["backprop"]
-    cases = [case for case in select("backprop", "quick") if case.method in study.baselines and case["depth"] <= DEEPEST]
+    cases = [
+        case for case in select("backprop", "quick") if case.method in study.baselines and case["depth"] <= DEEPEST
+    ]
     ratios = []
     for run in range(RUNS):
         with tempfile.TemporaryDirectory() as folder:
             journal = Journal.open(Path(folder) / "journal.jsonl", "noise")
             for _, group in groupby(cases, key=lambda case: case.size):
                 record_group(list(group), TARGETS["cpu"], EFFORTS["noise"], journal, lambda line: None)
-        pairs = [pair for record in journal.records.values() for pair in zip(record.samples, record.again, strict=False)]
+        pairs = [
+            pair for record in journal.records.values() for pair in zip(record.samples, record.again, strict=False)
+        ]
         first, again = np.array(pairs).T
         ratios.append(median_interval(first / again))
-        print("run {:2d}: ratio {:.4f} [{:.4f}, {:.4f}]".format(run + 1, *ratios[-1]), f"{len(pairs)} rounds", flush=True)
+        print(
+            "run {:2d}: ratio {:.4f} [{:.4f}, {:.4f}]".format(run + 1, *ratios[-1]), f"{len(pairs)} rounds", flush=True
+        )
     near = sum(abs(value - 1) <= 0.02 for value, _, _ in ratios)
     covering = sum(low <= 1 <= high for _, low, high in ratios)
     print(f"within 2% of 1: {near} of {RUNS}; interval covers 1: {covering} of {RUNS}")

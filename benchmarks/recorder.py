@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -43,7 +43,7 @@ class Effort:
 
 EFFORTS = {
     "quick": Effort(6, 60, 2, 60),
-    "full": Effort(60, 100, 5, 600),
+    "full": Effort(30, 100, 3, 600),
     "noise": Effort(4, 60, 1, 60),
 }
 
@@ -100,10 +100,14 @@ class Journal:
 
 def record_from_json(fields: Mapping[str, Any]) -> Record:
     """The record with these fields, as ``dataclasses.asdict`` wrote them."""
-    numbers = tuple(Number(**{**number, "flags": tuple(number["flags"])}) for number in fields["numbers"])
+    numbers = tuple(map(_number, fields["numbers"]))
     missing = tuple(Missing(**gap) for gap in fields["missing"])
     samples = (tuple(fields[name]) for name in ("samples", "again"))
     return Record(case_from_json(fields["case"]), numbers, missing, *samples)
+
+
+def _number(fields: Mapping[str, Any]) -> Number:
+    return Number(**{**fields, "flags": tuple(fields["flags"])})
 
 
 def record_group(
@@ -157,7 +161,7 @@ def _measure(cases: Iterable[Case], target: Target, effort: Effort, journal: Jou
             try:
                 for reply in ask({**request, "rulers": rulers, "runs": effort.process_runs}, effort.limit_seconds):
                     if "number" in reply:
-                        numbers.append(Number(**reply["number"]))
+                        numbers.append(_number(reply["number"]))
                     elif "missing" in reply:
                         missing.append(Missing(**reply["missing"]))
             except ProbeDied as death:
@@ -199,9 +203,7 @@ def _time(
     return {}
 
 
-def _timed(
-    method: str, samples: Mapping[str, Sequence[float]], baselines: Sequence[str], target: str
-) -> list[Number]:
+def _timed(method: str, samples: Mapping[str, Sequence[float]], baselines: Sequence[str], target: str) -> list[Number]:
     mine = samples[method]
     numbers = [Number("clock", target, "time", "s", *clock.median_interval(mine), len(mine))]
     for name in (*baselines, method + AGAIN):
@@ -233,7 +235,7 @@ def _measured(record: Record | None) -> bool:
 
 
 def _settled(record: Record | None) -> bool:
-    return record is not None and (bool(record.samples) and not record.missing or _unavailable(record))
+    return record is not None and ((bool(record.samples) and not record.missing) or _unavailable(record))
 
 
 def _parsed(line: str) -> Any:
@@ -252,7 +254,9 @@ class ProbeDied(RuntimeError):
 
 
 @contextmanager
-def _probes(environment: Mapping[str, str], note: Path) -> Iterator[Callable[[Mapping[str, Any], float], Iterator[Any]]]:
+def _probes(
+    environment: Mapping[str, str], note: Path
+) -> Iterator[Callable[[Mapping[str, Any], float], Iterator[Any]]]:
     """A function that puts a request to a probe and yields its replies; it starts a new probe after a death."""
     alive: list[subprocess.Popen[bytes]] = []
     with tempfile.TemporaryFile() as errors:
@@ -304,10 +308,8 @@ def _probes(environment: Mapping[str, str], note: Path) -> Iterator[Callable[[Ma
 
 def _send(probe: subprocess.Popen[bytes], message: Mapping[str, Any]) -> None:
     assert probe.stdin is not None
-    try:
+    with suppress(BrokenPipeError):  # it died: the missing answer will tell
         probe.stdin.write(json.dumps(message).encode() + b"\n")
-    except BrokenPipeError:
-        pass  # it died: the missing answer will tell
 
 
 def _line(probe: subprocess.Popen[bytes], limit: float) -> bytes | None:
@@ -336,7 +338,10 @@ def _bury(probe: subprocess.Popen[bytes], limit: float, errors: IO[bytes]) -> st
 
 
 def _sampler(pid: int) -> Callable[[], float]:
-    """Start to sample a process's resident memory by memory-profiler; the result ends it and gives the rise in bytes."""
+    """Start to sample a process's resident memory by memory-profiler; the result ends it and gives the rise in bytes.
+
+    Given a process's number, memory-profiler samples from this thread; only for a function would it fork.
+    """
     stop = threading.Event()
     sampled = [memory_usage(pid, max_usage=True)]
 
@@ -350,6 +355,6 @@ def _sampler(pid: int) -> Callable[[], float]:
     def result() -> float:
         stop.set()
         thread.join()
-        return (max(sampled) - sampled[0]) * 2**20
+        return float(max(sampled) - sampled[0]) * 2**20
 
     return result

@@ -55,7 +55,11 @@ def _panels(count: int, height: float = 4.2) -> tuple[Figure, list[Axes]]:
 
 def memory(view: View) -> Drawn:
     figure, axes = _panels(3, 5.4)
-    panels = [("The lecture's strategies", LECTURE), ("Other schedules", [*OPTIMUM, *TAPED]), ("What people write", _today(view))]
+    panels = [
+        ("The lecture's strategies", LECTURE),
+        ("Other schedules", [*OPTIMUM, *TAPED]),
+        ("What people write", _today(view)),
+    ]
     for ax, (title, methods) in zip(axes, panels, strict=True):
         for i, method in enumerate(methods):
             temp = view.activations(method, "compiler", "temp")
@@ -66,6 +70,8 @@ def memory(view: View) -> Drawn:
                 continue
             ax.plot(temp.index, temp, label=method, **look(i))  # type: ignore[arg-type]
             ax.plot(peak.index, peak, ls="", marker=look(i)["marker"], ms=9, mfc="none", color=look(i)["color"])
+            residuals = view.activations(method, "count", "residuals")
+            ax.plot(residuals.index, residuals, ls="", marker="_", ms=9, mew=1.4, color=look(i)["color"])
             if method in PREDICTED_SLOTS:
                 n = np.geomspace(temp.index.min(), temp.index.max(), 60)
                 predicted = [PREDICTED_SLOTS[method](k) for k in n]
@@ -73,13 +79,14 @@ def memory(view: View) -> Drawn:
         if "store_all" in methods:
             ax.plot([], [], ls=(0, (4, 3)), lw=1, color="black", label="predicted: slots")
         ax.plot([], [], ls="", marker="o", ms=9, mfc="none", color="black", label="process peak (large symbols)")
+        ax.plot([], [], ls="", marker="_", ms=9, mew=1.4, color="black", label="residuals of jax.vjp")
         _logs(ax, DEPTH, "memory (activations)", title)
         _legend(ax)
     return Drawn(
         "memory",
         "Memory against depth",
         "Filled symbols: what XLA's buffer assignment plans (temp). Large hollow symbols: what the process really held at "
-        "its peak, its result not counted; peaks below 1 MiB are not drawn. Dashed: the predicted number of stored "
+        "its peak, its result not counted; peaks below 1 MiB are not drawn. Bars: the residuals that jax.vjp keeps. Dashed: the predicted number of stored "
         "activations. One activation is batch x width numbers.",
         figure,
     )
@@ -115,7 +122,11 @@ def evaluations(view: View) -> Drawn:
 
 def time(view: View) -> Drawn:
     figure, axes = _panels(3, 5.4)
-    panels = [("The lecture's strategies", LECTURE), ("Other schedules", [*OPTIMUM, *TAPED]), ("What people write", _today(view))]
+    panels = [
+        ("The lecture's strategies", LECTURE),
+        ("Other schedules", [*OPTIMUM, *TAPED]),
+        ("What people write", _today(view)),
+    ]
     for ax, (title, methods) in zip(axes, panels, strict=True):
         for i, method in enumerate(methods):
             rows = view.rows(method, "clock", "time")
@@ -123,9 +134,7 @@ def time(view: View) -> Drawn:
                 continue
             n = rows.index.to_numpy(float)
             ms = {column: rows[column].to_numpy(float) / n * 1e3 for column in ("value", "low", "high")}
-            ax.errorbar(
-                n, ms["value"], _error(ms["value"], ms["low"], ms["high"]), capsize=2, label=method, **look(i)
-            )  # type: ignore[arg-type]
+            ax.errorbar(n, ms["value"], _error(ms["value"], ms["low"], ms["high"]), capsize=2, label=method, **look(i))  # type: ignore[arg-type]
         _logs(ax, DEPTH, "time of a gradient / n (ms a layer)", title)
         _legend(ax)
     return Drawn(
@@ -236,7 +245,8 @@ def _logs(ax: Axes, x: str, y: str, title: str = "") -> None:
 
 
 def _legend(ax: Axes) -> None:
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2)
+    if ax.get_legend_handles_labels()[0]:
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2)
 
 
 def _error(value: Any, low: Any, high: Any) -> Sequence[Any]:

@@ -94,11 +94,16 @@ def checkpointed_chain(
             else:
                 params_g, g = pullback(params_i, h_in, h_out, g)
                 h_out = h_in
-            return (held, h_out, _differentiable(g, h_in), _put(gradients, _differentiable(params_g, params_i), i)), None
+            return (
+                held,
+                h_out,
+                _differentiable(g, h_in),
+                _put(gradients, _differentiable(params_g, params_i), i),
+            ), None
 
         gradients = _differentiable(jax.tree.map(lambda a: jnp.zeros_like(a) if _is_inexact(a) else a, params), params)
         start = (held, h_out, _differentiable(cotangent, _at(held, 0)), gradients)
-        (held, _, g, gradients), _ = lax.scan(backward_step, start, steps[1:])
+        (held, _, g, gradients), _ = lax.scan(backward_step, start, jnp.asarray(steps[1:]))
         return _with_float0(gradients, params), _with_float0(g, _at(held, 0))
 
     run.defvjp(run_fwd, run_bwd)

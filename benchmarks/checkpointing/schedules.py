@@ -90,7 +90,9 @@ def interpret(schedule: Schedule) -> Iterator[State]:
         if not 0 <= row.load < slots or not NO_STORE <= row.store < slots:
             raise ValueError(f"row {i}: {row} uses a slot outside 0..{slots - 1}")
         if held.get(row.load) != row.at:
-            raise ValueError(f"row {i}: {row} expects h_{row.at} in slot {row.load}, which holds {_name(held, row.load)}")
+            raise ValueError(
+                f"row {i}: {row} expects h_{row.at} in slot {row.load}, which holds {_name(held, row.load)}"
+            )
         if row.advance < 0 or position > depth:
             raise ValueError(f"row {i}: {row} advances outside the chain of {depth} layers")
         if row.store != NO_STORE:

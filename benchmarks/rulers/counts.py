@@ -16,10 +16,13 @@ FLOPS = "flops"
 
 # One floating-point operation an element of the output; a transcendental counts as one.
 ELEMENTWISE = frozenset(
-    "add sub mul div max min neg abs sign pow integer_pow square sqrt rsqrt cbrt exp exp2 expm1 log log1p sin cos tan "
-    "tanh logistic erf erf_inv atan2 add_any rem floor ceil round sinh cosh asin acos atan asinh acosh atanh".split()
+    """
+    add sub mul div max min neg abs sign pow integer_pow square sqrt rsqrt cbrt exp exp2 expm1 log log1p sin cos tan
+    tanh logistic erf erf_inv atan2 add_any rem floor ceil round sinh cosh asin acos atan asinh acosh atanh
+    """.split()  # noqa: SIM905
 )
-REDUCTIONS = frozenset("reduce_sum reduce_max reduce_min reduce_prod cumsum cumprod cummax cummin".split())
+REDUCTIONS = frozenset({"reduce_sum", "reduce_max", "reduce_min", "reduce_prod"})
+CUMULATIVE = frozenset({"cumsum", "cumprod", "cummax", "cummin"})
 
 
 class DynamicTripCount(ValueError):
@@ -68,9 +71,9 @@ def _walk(jaxpr: Any, loops: Mapping[str, int], bodies: dict[str, Counter[str]])
         if name == "scan":
             total += _times(inner[0], eqn.params["length"])
         elif name == "while":
-            _walk_while(eqn, inner, loops, bodies, total)
+            _walk_while(eqn, loops, bodies, total)
         elif name == "cond":
-            total += max(inner, key=lambda branch: branch[FLOPS])
+            total += sorted(inner, key=lambda branch: branch[FLOPS])[-1]  # the dearest branch
         elif inner:
             for cost in inner:
                 total += cost
@@ -80,9 +83,7 @@ def _walk(jaxpr: Any, loops: Mapping[str, int], bodies: dict[str, Counter[str]])
     return total
 
 
-def _walk_while(
-    eqn: Any, inner: list[Counter[str]], loops: Mapping[str, int], bodies: dict[str, Counter[str]], total: Counter[str]
-) -> None:
+def _walk_while(eqn: Any, loops: Mapping[str, int], bodies: dict[str, Counter[str]], total: Counter[str]) -> None:
     body = _walk(eqn.params["body_jaxpr"].jaxpr, loops, bodies)
     trips = _static_trips(eqn)
     if trips is not None:
@@ -140,12 +141,13 @@ def _times(cost: Counter[str], trips: int) -> Counter[str]:
 
 
 def _size(v: Any) -> int:
-    return int(prod(v.aval.shape))
+    return prod(v.aval.shape)
 
 
 def _flops(eqn: Any) -> int:
-    name = eqn.primitive.name
-    out = eqn.outvars[0]
+    if not eqn.outvars:
+        return 0
+    name, out = eqn.primitive.name, eqn.outvars[0]
     if name == "dot_general":
         (contracted, _), _ = eqn.params["dimension_numbers"]
         return 2 * _size(out) * prod(eqn.invars[0].aval.shape[i] for i in contracted)
@@ -157,6 +159,6 @@ def _flops(eqn: Any) -> int:
         return 0
     if name in ELEMENTWISE:
         return _size(out)
-    if name in REDUCTIONS:
+    if name in REDUCTIONS | CUMULATIVE:
         return _size(eqn.invars[0])
     return 0

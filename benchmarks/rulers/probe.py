@@ -11,6 +11,7 @@ import os
 import pickle
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from functools import lru_cache, partial
 from pathlib import Path
@@ -43,27 +44,29 @@ def measure(request: Reply) -> Iterator[Reply]:
     case, target, rulers = case_from_json(request["case"]), request["target"], request["rulers"]
     _note(request, case.method)
     study = studies()[case.study]
-    program = study.program(case)
-    if "count" in rulers:
-        yield from _laid("count", target, lambda: _counted(study, case, program, target))
     try:
+        program = study.program(case)
         inputs = jax.device_put(program.inputs())
         compiled, numbers = compiler.compile_program(jax.jit(program.run).lower(*inputs), target)
-        Path(request["save"]).write_bytes(pickle.dumps(serialize_executable.serialize(compiled)))
     except Exception as error:  # whatever a user's method raises costs this case alone
         yield _missing("compiler", target, error)
         return
     if "compiler" in rulers:
         yield from _numbers(numbers)
+    if "count" in rulers:
+        yield from _laid("count", target, lambda: _counted(study, case, program, target))
     results: list[Any] = []
     if "process" in rulers:
         yield {"sampler": "start"}
         sys.stdin.readline()  # the parent has started
-        yield from _laid("process", target, lambda: [_peak(partial(compiled, *inputs), request["runs"], target, results)])
+        yield from _laid(
+            "process", target, lambda: [_peak(partial(compiled, *inputs), request["runs"], target, results)]
+        )
         yield {"sampler": "stop"}
         sys.stdin.readline()
     if "check" in rulers and study.methods[case.method].differentiates:
         yield from _laid("check", target, lambda: [_checked(study, case, (results or [compiled(*inputs)])[0], target)])
+    yield from _laid("clock", target, lambda: _saved(compiled, Path(request["save"])))
 
 
 def clock_group(request: Reply) -> Iterator[Reply]:
@@ -144,6 +147,11 @@ def _laid(ruler: str, target: str, take: Callable[[], list[Number]]) -> Iterator
         yield _missing(ruler, target, error)
 
 
+def _saved(compiled: Any, path: Path) -> list[Number]:
+    path.write_bytes(pickle.dumps(serialize_executable.serialize(compiled)))
+    return []
+
+
 def _numbers(numbers: list[Number]) -> Iterator[Reply]:
     for number in numbers:
         yield {"number": asdict(number)}
@@ -159,10 +167,8 @@ def _note(request: Reply, name: str) -> None:
 
 
 def _volunteer_for_the_oom_killer() -> None:
-    try:
+    with suppress(OSError):  # where there is no Linux, the system chooses whom to kill
         Path("/proc/self/oom_score_adj").write_text("1000")
-    except OSError:
-        pass  # no Linux: the system chooses whom to kill
 
 
 if __name__ == "__main__":

@@ -166,19 +166,23 @@ SCHEDULES: dict[str, Callable[[int], Schedule]] = {
     "binomial_sqrt": lambda depth: binomial(depth, two_pass_slots(depth)),
 }
 QUADRATIC = Method(by_schedule(memory_poor), {"depth": 144}, "its n(n+1)/2 evaluations take too long beyond")
-UNROLLED = {"limit": {"depth": 144}, "because": "an unrolled program takes too long to compile beyond"}
 PEER = ("peers", "equinox")
+
+
+def unrolled(build: Callable[..., Chain]) -> Method:
+    return Method(build, {"depth": 144}, "an unrolled program takes too long to compile beyond")
+
 
 METHODS = {
     "vanilla": Method(vanilla),
     **{name: Method(by_schedule(schedule)) for name, schedule in SCHEDULES.items()},
     "memory_poor": QUADRATIC,
     "sqrt_tape": Method(by_schedule_taped(sqrt)),
-    "vanilla_unrolled": Method(vanilla_unrolled, **UNROLLED),
+    "vanilla_unrolled": unrolled(vanilla_unrolled),
     "jax_remat_layer": Method(jax_remat_layer),
     "jax_remat_sqrt": Method(jax_remat_sqrt),
     "jax_remat_sqrt_inner": Method(jax_remat_sqrt_inner),
-    "jax_remat_unrolled": Method(jax_remat_unrolled, **UNROLLED),
+    "jax_remat_unrolled": unrolled(jax_remat_unrolled),
     "jax_remat_nested": Method(jax_remat_nested),
     "equinox": Method(equinox, extra=PEER),
     "equinox_10": Method(partial(equinox, checkpoints=10), extra=PEER),
@@ -196,9 +200,9 @@ def program(case: Case) -> Program:
 
     facts: dict[str, tuple[float, str]] = {"activation": (case["batch"] * case["width"] * DTYPE_BYTES[case.dtype], "B")}
     loops: dict[str, int] = {}
-    schedule = schedule_of(case.method)
-    if schedule is not None:
-        schedule = schedule(case["depth"])
+    scheduled = schedule_of(case.method)
+    if scheduled is not None:
+        schedule = scheduled(case["depth"])
         facts["slots"] = (schedule.slots, "activations")
         loops = loop_trips(schedule)
     run = jax.grad(of_weights) if method.differentiates else of_weights

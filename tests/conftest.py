@@ -1,0 +1,12 @@
+"""Tests run on the CPU and may use float64; what is timed or measured is timed and measured elsewhere."""
+
+import os
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+
+import jax
+from hypothesis import settings
+
+jax.config.update("jax_enable_x64", True)
+settings.register_profile("suite", deadline=None, derandomize=True, max_examples=25)
+settings.load_profile("suite")

@@ -1,0 +1,273 @@
+"""The analysis, on synthetic data whose truth is known: right and wrong exponents, right and wrong ratios."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis import animation, claims, fit, frame, report, theory
+from analysis.__main__ import main
+from analysis.claims import View, judge
+from analysis.frame import Results
+
+DEPTHS = (4, 8, 16, 25, 36, 64, 100, 144, 256, 1024)
+UNIT = 2**27  # bytes: much more than the process ruler resolves
+
+
+def synthetic(temp=None, ratio=None, noise=0.01, evaluations=None, missing=()):
+    """A run in which everything is as predicted, but for what is passed."""
+    temps = {"vanilla": lambda n: 3 * n + 3, "store_all": lambda n: n + 4, "sqrt": lambda n: 2 * np.sqrt(n) + 4}
+    temps |= {
+        "memory_poor": lambda n: 5,
+        "binomial_3": lambda n: 7,
+        "binomial_10": lambda n: 14,
+        "binomial_sqrt": lambda n: 14,
+    }
+    temps |= temp or {}
+    counts = {"vanilla": lambda n: n, "store_all": lambda n: n, "sqrt": theory.sqrt_evaluations}
+    counts |= {"memory_poor": theory.memory_poor_evaluations}
+    slots = {"binomial_3": 3, "binomial_10": 10, "binomial_sqrt": 10}
+    counts |= {name: lambda n, s=s: theory.optimal_evaluations(n, s) for name, s in slots.items()}
+    counts |= evaluations or {}
+    b = 2.0
+    rows, again = [], []
+    for method, memory in temps.items():
+        for n in DEPTHS:
+            case = {"study": "backprop", "method": method, "depth": n, "width": 32, "batch": 1024, "dtype": "float32"}
+
+            def number(ruler, quantity, value, low=None, high=None, case=case):
+                origin = {"source": "synthetic", "commit": "0", "jax": "0", "machine": "none"}
+                fields = {"ruler": ruler, "target": "cpu", "quantity": quantity, "unit": "", "value": value, "low": low}
+                rows.append({**case, **fields, "high": high, "repeats": 1, "flags": (), **origin})
+
+            number("count", "activation", UNIT)
+            number("count", "evaluations", counts[method](n))
+            if method in slots:
+                number("count", "slots", slots[method])
+            number("compiler", "temp", memory(n) * UNIT)
+            number("compiler", "outputs", 0)
+            number("process", "peak", memory(n) * UNIT)
+            number("clock", "time", n * 1e-4, n * 0.99e-4, n * 1.01e-4)
+            law = theory.time_ratio(counts[method](n), n, b) * (ratio or 1.0)
+            for baseline in ("vanilla", "store_all"):
+                if method == baseline:
+                    number("clock", "time / forward", 1 + b, 1 + b, 1 + b)
+                else:
+                    value = law if method in ("sqrt", "memory_poor") else 1.0
+                    number("clock", f"time / {baseline}", value, value * 0.99, value * 1.01)
+    rng = np.random.default_rng(0)
+    for n in DEPTHS:
+        for first, second in np.exp(noise * rng.standard_normal((40, 2))):
+            case = {"study": "backprop", "target": "cpu", "depth": n, "width": 32, "batch": 1024}
+            again.append({**case, "method": "vanilla", "first": first, "again": second})
+    return Results(frame._frame(rows), pd.DataFrame(list(missing)), pd.DataFrame(again), {})
+
+
+def kinds(results, claim):
+    return {
+        (v.method, v.quantity.split(" at ")[0], v.ruler): v.verdict
+        for v in claims.verdicts(results)
+        if v.claim == claim
+    }
+
+
+@pytest.mark.parametrize(("p", "a"), [(0.5, 0.0), (0.5, 20.0), (1.0, 5.0), (1.0, 500.0), (2.0, 1.0), (0.333, 3.0)])
+def test_an_exponent_is_found_under_a_fixed_cost(p, a):
+    n = np.array(DEPTHS)
+    fitted = fit.exponent(n, a + 3 * n**p)
+    assert fitted.low - 1e-3 <= p <= fitted.high + 1e-3
+    assert fitted.high - fitted.low < 0.02
+
+
+@pytest.mark.parametrize("p", [0.5, 1.0])
+def test_the_interval_of_a_noisy_exponent_covers_it(p):
+    rng = np.random.default_rng(1)
+    n = np.array(DEPTHS)
+    covered = 0
+    for _ in range(10):
+        fitted = fit.exponent(n, (5 + 3 * n**p) * np.exp(0.02 * rng.standard_normal(len(n))))
+        covered += fitted.low - 0.03 <= p <= fitted.high + 0.03
+    assert covered >= 9
+
+
+def test_growth_below_the_resolution_is_no_growth():
+    fitted = fit.exponent(DEPTHS, [5 + 0.0001 * n for n in DEPTHS], resolution=0.5)
+    assert (fitted.value, fitted.low) == (0.0, 0.0)
+    assert 0 < fitted.high < 0.02
+
+
+def test_seven_sizes_are_too_few():
+    with pytest.raises(ValueError, match="an exponent needs 8 sizes, there are 7"):
+        fit.exponent(DEPTHS[:7], DEPTHS[:7])
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [
+        (0.95, 1.05, "confirmed"),
+        (1.2, 1.3, "refuted"),
+        (0.5, 0.8, "refuted"),
+        (0.8, 1.0, "inconclusive"),
+        (0, 9, "inconclusive"),
+    ],
+)
+def test_a_verdict_comes_from_the_interval_against_the_band(low, high, verdict):
+    assert judge((0.9, 1.1), low, high) == verdict
+
+
+def test_a_run_as_predicted_confirms_everything():
+    found = claims.verdicts(synthetic())
+    assert {v.verdict for v in found if v.claim != "schedule-animation"} == {"confirmed"}
+    assert {v.claim for v in found} == {claim.id for claim in claims.CLAIMS}
+
+
+@pytest.mark.parametrize(
+    ("claim", "method", "wrong"),
+    [
+        ("vanilla-memory-linear", "vanilla", lambda n: n**1.5),
+        ("memory-poor-constant-memory", "memory_poor", lambda n: 5 + n),
+        ("sqrt-memory", "sqrt", lambda n: n / 2 + 4),
+        ("sqrt-memory", "sqrt", lambda n: np.log(n) + 40),
+    ],
+)
+def test_a_wrong_exponent_is_refuted(claim, method, wrong):
+    found = kinds(synthetic(temp={method: wrong}), claim)
+    assert found[method, "exponent of temp in n", "compiler"] == "refuted"
+
+
+def test_one_evaluation_too_many_refutes_an_exact_claim():
+    results = synthetic(evaluations={"binomial_3": lambda n: theory.optimal_evaluations(n, 3) + (n == 64)})
+    (verdict,) = [
+        v for v in claims.verdicts(results) if v.method == "binomial_3" and v.ruler == "count" and "optimal" in v.claim
+    ]
+    assert (verdict.verdict, verdict.quantity) == ("refuted", "evaluations at n = 64")
+
+
+@pytest.mark.parametrize(
+    ("ratio", "verdict"), [(1.0, "confirmed"), (0.5, "refuted"), (2.0, "refuted"), (1.1, "inconclusive")]
+)
+def test_the_law_of_time(ratio, verdict):
+    assert kinds(synthetic(ratio=ratio), "sqrt-time")["sqrt", "time / store_all", "clock"] == verdict
+
+
+def test_an_effect_below_the_noise_floor_decides_nothing():
+    noisy = synthetic(noise=3.0)
+    assert View(noisy, "backprop", "cpu").floor > 0.2
+    assert set(kinds(noisy, "sqrt-time").values()) == {"inconclusive"}
+
+
+def test_a_method_that_was_not_measured_says_why():
+    gap = {
+        "study": "backprop",
+        "method": "sqrt",
+        "depth": 4,
+        "width": 32,
+        "batch": 1024,
+        "ruler": "clock",
+        "target": "cpu",
+        "reason": "was killed",
+    }
+    results = synthetic(missing=[gap])
+    kept = results.frame[results.frame["method"] != "sqrt"]
+    found = [v for v in claims.verdicts(Results(kept, results.missing, results.again, {})) if v.method == "sqrt"]
+    assert {v.verdict for v in found} == {"not measured"}
+    assert all(v.why.startswith("was killed") for v in found if v.claim != "schedule-animation")
+
+
+def test_it_saved_nothing_is_seen():
+    results = synthetic(temp={"sqrt": lambda n: 3 * n + 2})
+    ((method, n, temp, plain, least),) = claims.saved_nothing(View(results, "backprop", "cpu"))
+    assert (method, n, plain) == ("sqrt", 1024, "vanilla")
+    assert temp == pytest.approx(3074)
+    assert least == pytest.approx(3075)
+    assert claims.saved_nothing(View(synthetic(), "backprop", "cpu")) == []
+
+
+def test_two_workloads_are_not_mixed():
+    first, second = synthetic(), synthetic(temp={"vanilla": lambda n: n**1.5})
+    second.frame["width"] = 64
+    both = Results(pd.concat([first.frame, second.frame]), first.missing, first.again, {})
+    rows = [v for v in claims.verdicts(both) if v.quantity == "exponent of temp in n" and v.method == "vanilla"]
+    assert [v.verdict for v in rows] == ["confirmed", "refuted"]
+    assert rows[1].why.startswith("width 64, batch 1024: ")
+
+
+def test_the_animation_shows_every_step_of_the_schedule():
+    frames = list(animation.frames("memory_poor", 3))
+    assert [(f.start, f.advance, f.stored, f.backward) for f in frames] == [
+        (0, 3, (0,), 4), (0, 2, (0,), 3), (0, 1, (0,), 2), (0, 0, (0,), 1),
+    ]  # fmt: skip
+    for method, n in animation.DRAWN:
+        assert [f.backward for f in animation.frames(method, n) if f.backward] == list(range(n + 1, 0, -1))
+
+
+def test_the_report_is_one_file_that_needs_no_network(tmp_path):
+    lines = list(report.write(synthetic(), tmp_path))
+    page = (tmp_path / "index.html").read_text()
+    assert "src=" not in page
+    assert "<link" not in page
+    assert "@import" not in page
+    for claim in claims.CLAIMS:
+        assert f'id="claim-{claim.id}"' in page
+    for name in ("memory", "evaluations", "time", "frontier", "law"):
+        assert f'id="figure-{name}"' in page
+    assert page.count('<g class="step"') == sum(len(list(animation.frames(*drawn))) for drawn in animation.DRAWN)
+    assert "verdicts" in lines[0]
+
+
+def test_verdicts_are_the_documented_objects(tmp_path):
+    list(report.write(synthetic(), tmp_path))
+    rows = json.loads((tmp_path / "verdicts.json").read_text())
+    fields = [
+        "claim",
+        "study",
+        "method",
+        "ruler",
+        "target",
+        "quantity",
+        "predicted",
+        "measured",
+        "low",
+        "high",
+        "verdict",
+        "points",
+        "why",
+    ]
+    assert all(list(row) == fields for row in rows)
+    assert {row["verdict"] for row in rows} <= {"confirmed", "refuted", "inconclusive", "not measured"}
+
+
+def test_the_frame_has_the_documented_columns():
+    columns = "study method depth width batch dtype ruler target quantity unit value low high repeats source commit jax machine flags"
+    assert list(synthetic().frame.columns) == columns.split()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "does not exist; make it with `make report`"),
+        ("not json", "is no result: pass pytest-benchmark's JSON"),
+        ('{"some": "json"}', "is no result: pass pytest-benchmark's JSON"),
+        ('{"benchmarks": [], "machine_info": {}}', "holds no case of this suite"),
+    ],
+)
+def test_bad_input_gets_one_line_that_says_what_to_do(tmp_path, capsys, content, message):
+    path = tmp_path / "results.json"
+    if content is not None:
+        path.write_text(content)
+    assert main([str(path), "-o", str(tmp_path / "report")]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "report").exists()
+
+
+def test_numbers_are_written_for_people():
+    assert [report.number(x) for x in (None, 3.0, 12580.0, 0.51234, float("inf"))] == [
+        "",
+        "3",
+        "12\u202f580",
+        "0.5123",
+        "∞",
+    ]

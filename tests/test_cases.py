@@ -1,0 +1,57 @@
+"""The vocabulary: identities, selection, limits."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmarks.cases import Case, case_from_id, select, studies
+from benchmarks.targets import parse_targets
+
+names = st.from_regex(r"[a-z][a-z_0-9]{0,12}[a-z_]", fullmatch=True)
+params = st.lists(st.tuples(st.from_regex(r"[a-z]{1,8}", fullmatch=True), st.integers(0, 10**6)), max_size=4)
+
+
+@given(names, names, params, st.sampled_from(["float32", "float64"]))
+def test_an_id_is_an_identity(study, method, parameters, dtype):
+    case = Case(study, method, tuple(parameters), dtype)
+    assert case_from_id(case.id) == case
+
+
+def test_what_is_no_id_is_refused():
+    with pytest.raises(ValueError, match="is no case; a case reads like"):
+        case_from_id("backprop")
+
+
+@pytest.mark.parametrize("profile", ["quick", "full"])
+def test_ids_are_unique_and_limits_hold(profile):
+    chosen = select("all", profile)
+    assert len({case.id for case in chosen}) == len(chosen)
+    for case in chosen:
+        limit = studies()[case.study].methods[case.method].limit
+        assert all(case[name] <= most for name, most in limit.items())
+
+
+def test_every_limit_has_its_reason():
+    for study in studies().values():
+        for method in study.methods.values():
+            assert bool(method.limit) == bool(method.because)
+
+
+def test_every_method_has_the_eight_depths_that_an_exponent_needs():
+    depths = {}
+    for case in select("backprop", "quick"):
+        depths.setdefault(case.method, set()).add(case["depth"])
+    assert min(map(len, depths.values())) >= 8
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: select("nonsense", "quick"), "unknown study 'nonsense'; choose from: backprop"),
+        (lambda: select("all", "slow"), "unknown profile 'slow'; choose one of: quick, full"),
+        (lambda: parse_targets("cpu,abacus"), "unknown target 'abacus'; choose from: cpu"),
+    ],
+)
+def test_unknown_names_get_one_line_that_lists_the_known(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

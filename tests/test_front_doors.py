@@ -1,0 +1,128 @@
+"""Both front doors show the registry's cases, and work as their users expect."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from analysis import frame
+from benchmarks.cases import select, studies
+from benchmarks.environment import ROOT
+from benchmarks.recorder import unavailable_extra
+
+TINY = "backprop-(vanilla|sqrt)-depth4-"
+
+
+def run(*command, **environment):
+    return subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True)
+
+
+def collected(profile):
+    out = run(sys.executable, "-m", "pytest", "benchmarks", "--collect-only", "-q", PROFILE=profile, STUDY="all").stdout
+    return [line.split("[")[1].rstrip("]") for line in out.splitlines() if "::test_case[" in line]
+
+
+def asv_ids(profile):
+    code = "import json; from benchmarks import asv_cases as a; print(json.dumps({k: v.params[0] for k, v in vars(a).items() if hasattr(v, 'time_case') and not k.startswith('_')}))"
+    classes = json.loads(run(sys.executable, "-c", code, PROFILE=profile).stdout)
+    return [case_id for ids in classes.values() for case_id in ids]
+
+
+@pytest.mark.parametrize("profile", ["quick", "full"])
+def test_both_doors_hold_the_cases_of_the_registry(profile):
+    registry = [case.id for case in select("all", profile)]
+    assert collected(profile) == registry
+    available = [case.id for case in select("all", profile) if unavailable_extra(case) is None]
+    assert sorted(asv_ids(profile)) == sorted(available)
+    assert len(registry) > 100
+
+
+def test_pytest_benchmark_writes_every_rulers_numbers(tmp_path):
+    out = tmp_path / "out.json"
+    command = [sys.executable, "-m", "pytest", "benchmarks", "--benchmark-only", "-q", f"--benchmark-json={out}"]
+    done = run(
+        *command, "-k", "(sqrt-depth4 or vanilla-depth4) and not remat", STUDY="backprop", JOURNAL=str(tmp_path / "j")
+    )
+    assert done.returncode == 0, done.stdout
+    content = json.loads(out.read_text())
+    names = [benchmark["extra_info"]["case"]["method"] for benchmark in content["benchmarks"]]
+    assert names == ["vanilla", "sqrt"] or set(names) >= {"vanilla", "sqrt"}
+    for benchmark in content["benchmarks"]:
+        info = benchmark["extra_info"]
+        assert benchmark["stats"]["rounds"] == len(info["samples"])
+        assert benchmark["stats"]["median"] == pytest.approx(
+            sorted(info["samples"])[len(info["samples"]) // 2], rel=0.5
+        )
+        assert {number["ruler"] for number in info["numbers"]} >= {"count", "compiler", "check", "process", "clock"}
+        assert benchmark["group"].startswith("backprop depth4")
+    assert content["machine_info"]["environment"]["jax"]
+    results = frame.read([out])
+    assert set(results.frame["method"]) >= {"vanilla", "sqrt"}
+    assert len(results.again) > 0
+    assert not (tmp_path / "j").exists(), "a complete run leaves no journal"
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"STUDY": "nonsense"}, "unknown study 'nonsense'; choose from:"),
+        ({"PROFILE": "slow"}, "unknown profile 'slow'; choose one of:"),
+        ({"TARGETS": "abacus"}, "unknown target 'abacus'; choose from:"),
+    ],
+)
+def test_pytest_refuses_unknown_names_in_one_line(environment, message):
+    done = run(sys.executable, "-m", "pytest", "benchmarks", "--benchmark-only", "-q", **environment)
+    assert done.returncode != 0
+    assert f"ERROR: {message}" in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def asv(tmp_path_factory):
+    """asv with this project's configuration, its results in a folder of the test's own."""
+    folder = tmp_path_factory.mktemp("asv")
+    config = json.loads((ROOT / "asv.conf.json").read_text())
+    places = {name: str(folder / name) for name in ("env_dir", "results_dir", "html_dir")}
+    config |= {"repo": str(ROOT), "benchmark_dir": str(ROOT / "benchmarks"), "branches": ["HEAD"], **places}
+    path = folder / "asv.conf.json"
+    path.write_text(json.dumps(config))
+
+    def call(*arguments):
+        tool = Path(sys.executable).parent / "asv"
+        return run(str(tool), "--config", str(path), *arguments, HOME=str(folder))
+
+    call("machine", "--yes", "--machine", "test")
+    return call, folder
+
+
+def test_asv_finds_its_benchmarks_in_order(asv):
+    done = asv[0]("check", "-E", f"existing:{sys.executable}")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_asv_runs_publishes_and_is_read_by_the_analysis(asv):
+    call, folder = asv
+    existing = ("-E", f"existing:{sys.executable}", "--set-commit-hash", "HEAD", "--machine", "test")
+    done = call("run", *existing, "--quick", "-b", TINY)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = frame.read([folder / "results_dir"]).frame
+    assert {"temp", "compile time", "evaluations", "time", "process maximum", "process maximum before the run"} == set(
+        rows["quantity"]
+    )
+    assert set(rows["method"]) == {"vanilla", "sqrt"}
+    evaluations = rows[(rows["method"] == "sqrt") & (rows["quantity"] == "evaluations")]
+    assert list(evaluations["value"]) == [6.0]
+    times = rows[rows["quantity"] == "time"]["value"]
+    assert times.max() < rows[rows["quantity"] == "compile time"]["value"].min(), "the compiler was timed"
+    published = call("publish")
+    assert published.returncode == 0, published.stdout + published.stderr
+    assert (folder / "html_dir" / "index.html").exists()
+
+
+def test_every_study_is_a_file_that_says_what_it_asks():
+    for name, study in studies().items():
+        assert name == study.name
+        assert study.question.endswith("?")

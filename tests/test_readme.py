@@ -1,0 +1,59 @@
+"""What README says works, works: its Python is run, its commands and files exist."""
+
+import json
+import re
+
+import jax
+import numpy as np
+import pytest
+
+from analysis import claims, frame
+from benchmarks.cases import Case
+from benchmarks.environment import ROOT
+from benchmarks.studies import backprop
+
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+def test_the_checkpointing_example_runs():
+    names = {}
+    exec(BLOCKS[0], names)
+    assert names["gradient"].shape == (100, 8, 8)
+
+
+def test_a_method_is_one_function_and_one_line():
+    function, line = BLOCKS[1:]
+    assert len(line.strip().splitlines()) == 1
+    names = dict(vars(backprop))
+    names["METHODS"] = dict(backprop.METHODS)
+    exec(function, names)
+    exec(line, names)
+    (added,) = set(names["METHODS"]) - set(backprop.METHODS)
+    case = Case("backprop", added, (("depth", 7), ("width", 4), ("batch", 3)), "float64")
+    chain = names["METHODS"][added].build(backprop.layer, 7)
+    gradient = jax.grad(lambda weights, x: backprop.loss(chain(weights, x)))(*backprop.inputs(case))
+    np.testing.assert_allclose(gradient, backprop.reference(case), rtol=1e-10)
+
+
+@pytest.mark.parametrize("target", re.findall(r"^(?:\w+=\w+ )?make (\w+)", README, re.MULTILINE))
+def test_make_knows_the_commands(target):
+    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("path", re.findall(r"\]\(([^)#:]+)\)", README))
+def test_linked_files_exist(path):
+    assert (ROOT / path).exists()
+
+
+def test_the_table_is_that_of_the_committed_run():
+    assert (ROOT / "results" / "reference" / "summary.md").read_text().strip() in README
+
+
+def test_the_committed_run_gives_the_committed_verdicts():
+    reference = ROOT / "results" / "reference"
+    verdicts = claims.verdicts(frame.read([reference / "latest.json"]))
+    committed = json.loads((reference / "verdicts.json").read_text())
+    assert [v.verdict for v in verdicts] == [row["verdict"] for row in committed]
+    for verdict, row in zip(verdicts, committed, strict=True):
+        assert verdict.measured == pytest.approx(row["measured"], rel=1e-6)
