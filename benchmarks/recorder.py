@@ -77,11 +77,14 @@ class Journal:
     @classmethod
     def open(cls, path: Path, fingerprint: str) -> "Journal":
         journal = cls(path, fingerprint)
-        lines = path.read_text().splitlines() if path.exists() else []
-        if lines and _parsed(lines[0]) == {"fingerprint": fingerprint}:
-            for fields in filter(None, map(_parsed, lines[1:])):  # the last line may be cut short
+        text = path.read_text() if path.exists() else ""
+        first, *lines = text.splitlines() or [""]
+        if _parsed(first) == {"fingerprint": fingerprint}:
+            for fields in filter(None, map(_parsed, lines)):
                 record = record_from_json(fields)
                 journal.records[record.case] = record
+            if not text.endswith("\n"):  # the last line was cut short: what follows must not be added to it
+                path.write_text(text + "\n")
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps({"fingerprint": fingerprint}) + "\n")
@@ -235,7 +238,7 @@ def _measured(record: Record | None) -> bool:
 
 
 def _settled(record: Record | None) -> bool:
-    return record is not None and ((bool(record.samples) and not record.missing) or _unavailable(record))
+    return record is not None and (bool(record.samples) or _unavailable(record))
 
 
 def _parsed(line: str) -> Any:

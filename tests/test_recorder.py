@@ -88,6 +88,8 @@ def test_a_journal_of_other_sources_or_cut_short_is_seen_as_such(toy, tmp_path):
     with path.open("a") as file:
         file.write('{"case": {"study"')  # the process was killed while it wrote
     assert Journal.open(path, "same").records[toy("plain")[0]] == records["plain"]
+    Journal.open(path, "same").put(records["plain"])
+    assert path.read_text().count('{"case"') == 3
     assert Journal.open(path, "other").records == {}
 
 

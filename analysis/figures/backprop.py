@@ -68,7 +68,7 @@ def memory(view: View) -> Drawn:
             peak = peak[peak * unit > 2**20]  # below 1 MiB the process ruler resolves nothing
             if len(temp) == 0:
                 continue
-            ax.plot(temp.index, temp, label=method, **look(i))  # type: ignore[arg-type]
+            ax.plot(temp.index, temp, label=method, **look(i))
             ax.plot(peak.index, peak, ls="", marker=look(i)["marker"], ms=9, mfc="none", color=look(i)["color"])
             residuals = view.activations(method, "count", "residuals")
             ax.plot(residuals.index, residuals, ls="", marker="_", ms=9, mew=1.4, color=look(i)["color"])
@@ -106,7 +106,7 @@ def evaluations(view: View) -> Drawn:
         counted = view.series(method, "count", "evaluations")
         if len(counted) == 0:
             continue
-        ax.plot(counted.index, counted, ls="", label=f"{method}, counted", **look(i))  # type: ignore[arg-type]
+        ax.plot(counted.index, counted, ls="", label=f"{method}, counted", **look(i))
         n = np.unique(np.geomspace(counted.index.min(), counted.index.max(), 80).astype(int))
         ax.plot(n, [formula(int(k)) for k in n], ls=(0, (4, 3)), color=look(i)["color"], label=f"predicted: {words}")
     _logs(ax, DEPTH, "layer evaluations")
@@ -134,7 +134,7 @@ def time(view: View) -> Drawn:
                 continue
             n = rows.index.to_numpy(float)
             ms = {column: rows[column].to_numpy(float) / n * 1e3 for column in ("value", "low", "high")}
-            ax.errorbar(n, ms["value"], _error(ms["value"], ms["low"], ms["high"]), capsize=2, label=method, **look(i))  # type: ignore[arg-type]
+            ax.errorbar(n, ms["value"], _error(ms["value"], ms["low"], ms["high"]), capsize=2, label=method, **look(i))
         _logs(ax, DEPTH, "time of a gradient / n (ms a layer)", title)
         _legend(ax)
     return Drawn(
@@ -220,7 +220,7 @@ def law(view: View) -> Drawn:
             ax.errorbar(
                 predicted, rows["value"], _error(rows["value"], rows["low"], rows["high"]),
                 ls="", capsize=2, label=method, **look(i),
-            )  # type: ignore[arg-type]  # fmt: skip
+            )  # fmt: skip
             ends = [min(ends[0], *predicted, rows["value"].min()), max(ends[1], *predicted, rows["value"].max())]
         if ends[1] > 0:
             ax.plot(ends, ends, ls=(0, (4, 3)), color="black", lw=1, label="predicted = measured")
