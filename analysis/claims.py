@@ -237,8 +237,9 @@ def law_verdicts(view: View, claim: str, method: str, baseline: str) -> Iterator
     low, high = low * exp(-floor), high * exp(floor)
     band = (ends[0] / (1 + RATIO_BAND), ends[1] * (1 + RATIO_BAND))
     why = (
-        f"b = {forward['value'][n] - 1:.1f} (backward over forward of {baseline}), {evaluations[n] / n:.2f} evaluations "
-        f"a layer; the lecture's b = 2 would give {theory.time_ratio(evaluations[n], n, 2):.2f}. {LAW_REASONS[baseline]}"
+        f"b = {forward['value'][n] - 1:.1f} (backward over forward of {baseline}), {evaluations[n] / n:.2f} "
+        f"evaluations a layer; the lecture's b = 2 would give {theory.time_ratio(evaluations[n], n, 2):.2f}. "
+        f"{LAW_REASONS[baseline]}"
     )
     # A predicted effect that the clock cannot tell from none decides nothing.
     kind = judge(band, low, high) if abs(log(predicted)) > floor else "inconclusive"
@@ -270,7 +271,8 @@ def law_verdicts(view: View, claim: str, method: str, baseline: str) -> Iterator
 
 
 LAW_REASONS = {
-    "vanilla": "The law counts evaluations; plain jax.grad also writes its residuals to fresh pages, which a schedule spares.",
+    "vanilla": "The law counts evaluations; plain jax.grad of a scan also writes three residuals a layer "
+    "to fresh pages, which a schedule spares.",
     "store_all": "Both sides run in the same executor and differ in what they store and recompute.",
 }
 
@@ -308,7 +310,7 @@ def sqrt_memory(view: View) -> Iterator[Verdict]:
         high=share,
         verdict=judge(within(1.0, RATIO_BAND), share, share),
         points=1,
-        why=f"{temp[n]:.1f} activations planned, 2 sqrt(n) = {2 * sqrt(n):.1f}; the executor keeps about 4 besides its slots.",
+        why=f"{temp[n]:.1f} activations planned, 2 sqrt(n) = {2 * sqrt(n):.1f}; the executor keeps about 4 more.",
     )
 
 

@@ -239,8 +239,9 @@ def test_verdicts_are_the_documented_objects(tmp_path):
 
 
 def test_the_frame_has_the_documented_columns():
-    columns = "study method depth width batch dtype ruler target quantity unit value low high repeats source commit jax machine flags"
-    assert list(synthetic().frame.columns) == columns.split()
+    identity = ["study", "method", "depth", "width", "batch", "dtype"]
+    number = ["ruler", "target", "quantity", "unit", "value", "low", "high", "repeats"]
+    assert list(synthetic().frame.columns) == [*identity, *number, "source", "commit", "jax", "machine", "flags"]
 
 
 @pytest.mark.parametrize(

@@ -25,9 +25,16 @@ def collected(profile):
     return [line.split("[")[1].rstrip("]") for line in out.splitlines() if "::test_case[" in line]
 
 
+ASV_PARAMS = """
+import json
+from benchmarks import asv_cases
+public = {name: found for name, found in vars(asv_cases).items() if hasattr(found, "time_case") and name[0] != "_"}
+print(json.dumps({name: found.params[0] for name, found in public.items()}))
+"""
+
+
 def asv_ids(profile):
-    code = "import json; from benchmarks import asv_cases as a; print(json.dumps({k: v.params[0] for k, v in vars(a).items() if hasattr(v, 'time_case') and not k.startswith('_')}))"
-    classes = json.loads(run(sys.executable, "-c", code, PROFILE=profile).stdout)
+    classes = json.loads(run(sys.executable, "-c", ASV_PARAMS, PROFILE=profile).stdout)
     return [case_id for ids in classes.values() for case_id in ids]
 
 

@@ -85,9 +85,9 @@ def memory(view: View) -> Drawn:
     return Drawn(
         "memory",
         "Memory against depth",
-        "Filled symbols: what XLA's buffer assignment plans (temp). Large hollow symbols: what the process really held at "
-        "its peak, its result not counted; peaks below 1 MiB are not drawn. Bars: the residuals that jax.vjp keeps. Dashed: the predicted number of stored "
-        "activations. One activation is batch x width numbers.",
+        "Filled symbols: what XLA's buffer assignment plans (temp). Large hollow symbols: what the process really held "
+        "at its peak, its result not counted; peaks below 1 MiB are not drawn. Bars: the residuals that jax.vjp keeps. "
+        "Dashed: the predicted number of stored activations. One activation is batch x width numbers.",
         figure,
     )
 
@@ -170,8 +170,8 @@ def frontier(view: View) -> Drawn:
     return Drawn(
         "frontier",
         f"Memory against time at n = {n}",
-        "Blue: no other method is both smaller and faster. Grey: some method is. Dashed: what the law of time predicts for "
-        "the optimal schedule with as many slots as fit, scaled by the measured time of store_all.",
+        "Blue: no other method is both smaller and faster. Grey: some method is. Dashed: what the law of time predicts "
+        "for the optimal schedule with as many slots as fit, scaled by the measured time of store_all.",
         figure,
     )
 
@@ -229,7 +229,7 @@ def law(view: View) -> Drawn:
     return Drawn(
         "law",
         "Predicted against measured time",
-        f"The law (evaluations/n + b) / (1 + b), with b the measured backward/forward of the baseline and nothing fitted; "
+        "The law (evaluations/n + b) / (1 + b), with b the measured backward/forward of the baseline, nothing fitted; "
         f"depths from {LAW_FROM}, 95% intervals. Below the line: faster than predicted.",
         figure,
     )
@@ -237,7 +237,10 @@ def law(view: View) -> Drawn:
 
 def _logs(ax: Axes, x: str, y: str, title: str = "") -> None:
     """Logarithmic axes with plain numbers: at the decades, and between them where there is but one decade."""
-    ax.set(xscale="log", yscale="log", xlabel=x, ylabel=y, title=title)
+    ax.set(xlabel=x, ylabel=y, title=title)
+    if not any(line.get_xydata().size for line in ax.lines):  # type: ignore[union-attr]
+        return  # nothing was measured: an empty axis cannot be logarithmic
+    ax.set(xscale="log", yscale="log")
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_formatter("{x:g}")
         low, high = axis.get_view_interval()

@@ -19,7 +19,7 @@ ELEMENTWISE = frozenset(
     """
     add sub mul div max min neg abs sign pow integer_pow square sqrt rsqrt cbrt exp exp2 expm1 log log1p sin cos tan
     tanh logistic erf erf_inv atan2 add_any rem floor ceil round sinh cosh asin acos atan asinh acosh atanh
-    """.split()  # noqa: SIM905
+    """.split()
 )
 REDUCTIONS = frozenset({"reduce_sum", "reduce_max", "reduce_min", "reduce_prod"})
 CUMULATIVE = frozenset({"cumsum", "cumprod", "cummax", "cummin"})
