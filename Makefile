@@ -46,7 +46,8 @@ asv: .venv/test
 # The run that README shows: PROFILE=full make report reference
 reference:
 	mkdir -p results/reference
-	cp -r results/latest.json results/report/index.html results/report/verdicts.json results/report/summary.md \
+	$(BIN)/python -m json.tool --compact results/latest.json results/reference/latest.json
+	cp -r results/report/index.html results/report/verdicts.json results/report/summary.md \
 		results/report/figures results/reference
 
 noise: .venv/report
