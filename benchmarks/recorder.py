@@ -20,6 +20,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any
 
+import psutil
 from memory_profiler import memory_usage
 
 from benchmarks.cases import Case, Missing, Number, case_from_json, studies
@@ -349,8 +350,9 @@ def _sampler(pid: int) -> Callable[[], float]:
     sampled = [memory_usage(pid, max_usage=True)]
 
     def sample() -> None:
-        while not stop.is_set():
-            sampled.append(memory_usage(pid, interval=0.002, timeout=0.05, max_usage=True))
+        with suppress(psutil.NoSuchProcess):  # it died: there is nothing left to sample
+            while not stop.is_set():
+                sampled.append(memory_usage(pid, interval=0.002, timeout=0.05, max_usage=True))
 
     thread = threading.Thread(target=sample, daemon=True)
     thread.start()
