@@ -37,15 +37,18 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture(scope="session")
 def recorded(request: pytest.FixtureRequest) -> Iterator[Callable[[Case], Record]]:
     """The record of a case: its group, as far as it is selected, is measured when the first of it is asked for."""
-    reporter = request.config.pluginmanager.get_plugin("terminalreporter")
+    plugins = request.config.pluginmanager
+    reporter, capture = plugins.get_plugin("terminalreporter"), plugins.get_plugin("capturemanager")
     selected = [item.callspec.params["case"] for item in request.session.items if hasattr(item, "callspec")]
     groups = {key: list(cases) for key, cases in groupby(selected, key=_group)}
     target, effort = parse_targets(TARGETS)[0], EFFORTS[PROFILE]
     journal = Journal.open(JOURNAL, fingerprint(PROFILE, TARGETS))
 
     def progress(line: str) -> None:
-        if reporter is not None:
-            reporter.write_line(line)
+        if reporter is not None and capture is not None:
+            with capture.global_and_fixture_disabled():
+                reporter.ensure_newline()
+                reporter.write_line(line)
 
     if journal.records:
         progress(f"going on from {JOURNAL}, which holds {len(journal.records)} cases; remove it to measure all afresh")
@@ -59,7 +62,7 @@ def recorded(request: pytest.FixtureRequest) -> Iterator[Callable[[Case], Record
 
     yield record
     request.config.stash[RECORDS] = [journal.records[case] for case in selected if case in journal.records]
-    journal.close()
+    journal.close(selected)
 
 
 def _group(case: Case) -> tuple[str, str]:

@@ -87,8 +87,7 @@ class Journal:
             if not text.endswith("\n"):  # the last line was cut short: what follows must not be added to it
                 path.write_text(text + "\n")
         else:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps({"fingerprint": fingerprint}) + "\n")
+            journal._start()
         return journal
 
     def put(self, record: Record) -> None:
@@ -96,10 +95,22 @@ class Journal:
         with self.path.open("a") as file:
             file.write(json.dumps(asdict(record)) + "\n")
 
-    def close(self) -> None:
-        """Remove the journal if nothing is missing that another run could add."""
-        if all(map(_settled, self.records.values())):
-            self.path.unlink(missing_ok=True)
+    def close(self, cases: Iterable[Case]) -> None:
+        """Forget these cases, if none of them misses anything that another run could add."""
+        wanted = list(cases)
+        if not all(_settled(self.records.get(case)) for case in wanted):
+            return
+        done = {(case.study, case.size) for case in wanted}
+        self.records = {case: record for case, record in self.records.items() if (case.study, case.size) not in done}
+        self.path.unlink()
+        if self.records:  # of an earlier run that was cut short and wanted more
+            self._start()
+            for record in self.records.values():
+                self.put(record)
+
+    def _start(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_text(json.dumps({"fingerprint": self.fingerprint}) + "\n")
 
 
 def record_from_json(fields: Mapping[str, Any]) -> Record:

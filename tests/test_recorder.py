@@ -52,7 +52,7 @@ def test_one_bad_case_costs_the_others_nothing(toy, tmp_path):
     assert "no answer within its limit of 6 s" in reasons(records["dawdling"])
     assert records["absent"].missing[0].ruler == EXTRA
     assert "pip install -e '.[peers]'" in reasons(records["absent"])
-    journal.close()
+    journal.close(toy(*methods))
     assert journal.path.exists(), "what is missing can be measured by another run"
 
 
@@ -72,7 +72,9 @@ def test_a_second_run_measures_only_what_is_missing(toy, tmp_path):
     assert second["once_dead"].samples
     assert second["twin"] == first["twin"]
     assert "2 programs" in lines[0]  # the missing one and its baseline
-    journal.close()
+    journal.close([*toy("plain", "twin"), cases.Case("toy", "plain", (("n", 8),))])
+    assert path.exists(), "a run that was cut short is not complete"
+    journal.close(toy("plain", "twin", "once_dead"))
     assert not path.exists()
 
 
@@ -101,3 +103,12 @@ def test_a_record_survives_json(toy, tmp_path):
 
     records, _, _ = record(toy("plain"), tmp_path / "journal.jsonl")
     assert record_from_json(json.loads(json.dumps(asdict(records["plain"])))) == records["plain"]
+
+
+def test_a_narrow_run_leaves_the_rest_of_a_wide_one_in_the_journal(toy, tmp_path):
+    path = tmp_path / "journal.jsonl"
+    other = cases.Case("toy", "plain", (("n", 8),))
+    record([other], path)
+    _, journal, _ = record(toy("plain"), path)
+    journal.close(toy("plain"))
+    assert list(Journal.open(path, "same").records) == [other]
