@@ -23,11 +23,12 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 	touch $@
 
 # A case that fails costs only itself (pytest's exit status 1): what was measured is reported all the same.
+# The last result stays until the new one is whole.
 report: .venv/report
 	mkdir -p results
-	rm -f results/latest.json
-	$(BIN)/python -m pytest benchmarks -q --benchmark-only --benchmark-json=results/latest.json \
+	$(BIN)/python -m pytest benchmarks -q --benchmark-only --benchmark-json=results/running.json \
 		--benchmark-columns=median,iqr,rounds || test $$? -eq 1
+	mv results/running.json results/latest.json
 	$(BIN)/python -m analysis results/latest.json -o results/report
 
 lint: .venv/test
@@ -54,4 +55,4 @@ noise: .venv/report
 	$(BIN)/python -m benchmarks.noise
 
 clean:
-	rm -rf .venv .asv results/latest.json results/journal.jsonl results/report
+	rm -rf .venv .asv results/*.json results/journal.jsonl results/report

@@ -47,8 +47,7 @@ def recorded(request: pytest.FixtureRequest) -> Iterator[Callable[[Case], Record
     def progress(line: str) -> None:
         if reporter is not None and capture is not None:
             with capture.global_and_fixture_disabled():
-                reporter.ensure_newline()
-                reporter.write_line(line)
+                reporter.write(f"\n{line}\n")  # the dots of finished tests stand on the line before
 
     if journal.records:
         progress(f"going on from {JOURNAL}, which holds {len(journal.records)} cases; remove it to measure all afresh")

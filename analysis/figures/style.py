@@ -47,6 +47,7 @@ def look(i: int) -> dict[str, Any]:
 def svg(figure: Figure) -> str:
     """The figure as an SVG element, to stand in a page."""
     out = StringIO()
-    figure.savefig(out, format="svg", metadata={"Date": None}, bbox_inches="tight")
+    with styled():
+        figure.savefig(out, format="svg", metadata={"Date": None}, bbox_inches="tight")
     text = out.getvalue()
     return text[text.index("<svg") :]
