@@ -43,7 +43,7 @@ class Effort:
 
 
 EFFORTS = {
-    "quick": Effort(6, 60, 2, 60),
+    "quick": Effort(4, 60, 2, 60),
     "full": Effort(30, 100, 3, 600),
     "noise": Effort(4, 60, 1, 60),
 }
