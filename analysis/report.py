@@ -144,7 +144,11 @@ def _markdown(study: dict[str, Any]) -> str:
         "|---|--:|--:|--:|--:|",
     ]
     for row in study["table"]:
-        ratio = "{:.2f} [{:.2f}, {:.2f}]".format(*row["vanilla"]) if row["vanilla"] else "1"
+        ratio = (
+            "{:.2f} [{:.2f}, {:.2f}]".format(*row["vanilla"])
+            if row["vanilla"]
+            else ("1" if row["method"] == "vanilla" else "not measured")
+        )
         cells = (f"`{row['method']}`", row["n"], f"{row['temp']:.1f}", number(row["evaluations"]), ratio)
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines)

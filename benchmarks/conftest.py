@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +39,9 @@ def recorded(request: pytest.FixtureRequest) -> Iterator[Callable[[Case], Record
     plugins = request.config.pluginmanager
     reporter, capture = plugins.get_plugin("terminalreporter"), plugins.get_plugin("capturemanager")
     selected = [item.callspec.params["case"] for item in request.session.items if hasattr(item, "callspec")]
-    groups = {key: list(cases) for key, cases in groupby(selected, key=_group)}
+    groups: dict[tuple[str, str], list[Case]] = {}
+    for case in selected:  # pytest may have reordered them
+        groups.setdefault(_group(case), []).append(case)
     target, effort = parse_targets(TARGETS)[0], EFFORTS[PROFILE]
     journal = Journal.open(JOURNAL, fingerprint(PROFILE, TARGETS))
 

@@ -121,10 +121,11 @@ def _counted(study: Study, case: Case, program: Program, target: str) -> list[Nu
 
 def _checked(study: Study, case: Case, result: Any, target: str) -> Number:
     expected = jax.tree.leaves(_reference(case.with_method("")))
-    error = max(
-        float(np.max(np.abs(np.asarray(a, np.float64) - b)) / max(np.max(np.abs(b)), np.finfo(np.float64).tiny))
+    errors = [
+        np.max(np.abs(np.asarray(a, np.float64) - b)) / max(np.max(np.abs(b)), np.finfo(np.float64).tiny)
         for a, b in zip(jax.tree.leaves(result), expected, strict=True)
-    )
+    ]
+    error = float(np.max(errors))  # NaN in any leaf is NaN here; Python's max would lose it
     if not error <= study.tolerance:
         raise ValueError(f"its gradient is off by {error:.1e} relative, more than the {study.tolerance:.0e} allowed")
     return Number("check", target, "gradient error", "1", error)
