@@ -26,6 +26,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 # The last result stays until the new one is whole.
 report: .venv/report
 	mkdir -p results
+	rm -f results/running.json
 	$(BIN)/python -m pytest benchmarks -q --benchmark-only --benchmark-json=results/running.json \
 		--benchmark-columns=median,iqr,rounds || test $$? -eq 1
 	mv results/running.json results/latest.json

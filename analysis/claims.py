@@ -320,7 +320,7 @@ def sqrt_memory(view: View) -> Iterator[Verdict]:
         high=share,
         verdict=judge(within(1.0, RATIO_BAND), share, share),
         points=1,
-        why=f"{temp[n]:.1f} activations planned, 2 sqrt(n) = {2 * sqrt(n):.1f}; the executor keeps about 4 more.",
+        why=f"{temp[n]:.1f} activations planned, 2 sqrt(n) = {2 * sqrt(n):.1f}.",
     )
 
 
@@ -352,11 +352,11 @@ def binomial_optimal(view: View) -> Iterator[Verdict]:
         yield replace(
             blank,
             measured=most,
-            low=float(over.min()),
+            low=most,
             high=most,
-            verdict=judge((0.0, 7.0), float(over.min()), most),
+            verdict=judge((0.0, 7.0), most, most),
             points=len(over),
-            why="At most 7 activations besides the slots were allowed; the interval is the range over all depths.",
+            why=f"At most 7 are allowed at any depth; the most is shown, the least is {over.min():.2f}.",
         )
 
 
@@ -454,21 +454,22 @@ def verdicts(results: Results, claims: Sequence[Claim] = CLAIMS) -> list[Verdict
 def saved_nothing(view: View, margin: float = 0.05) -> list[tuple[str, int, float, str, float]]:
     """Methods that recompute, and yet the compiler plans no less memory for them than for plain ``jax.grad``.
 
-    Rows are (method, n, temp in activations, plain method, its temp), at the largest depth that both have; less than
-    ``margin`` below counts as not less.
+    A method is compared with plain ``jax.grad`` of its own form: an unrolled one with ``vanilla_unrolled``, any other
+    with ``vanilla``. Rows are (method, n, temp in activations, plain method, its temp), at the largest depth that both
+    have; less than ``margin`` below counts as not less.
     """
-    plain = {name: view.activations(name, "compiler", "temp") for name in ("vanilla", "vanilla_unrolled")}
     found = []
     for method in view.frame["method"].unique():
+        plain = "vanilla_unrolled" if method.endswith("_unrolled") else "vanilla"
+        least = view.activations(plain, "compiler", "temp")
         evaluations = view.series(method, "count", "evaluations")
         temp = view.activations(method, "compiler", "temp")
-        depths = [n for n in temp.index if n in evaluations.index and any(n in temps.index for temps in plain.values())]
-        if not depths or evaluations[depths[-1]] <= depths[-1]:
+        depths = temp.index.intersection(evaluations.index).intersection(least.index)
+        if len(depths) == 0:
             continue
-        n = max((k for k in depths if k in plain["vanilla_unrolled"].index), default=depths[-1])
-        name = min((name for name in plain if n in plain[name].index), key=lambda name: plain[name][n])
-        if temp[n] > (1 - margin) * plain[name][n]:
-            found.append((str(method), int(n), float(temp[n]), name, float(plain[name][n])))
+        n = depths.max()
+        if evaluations[n] > n and temp[n] > (1 - margin) * least[n]:
+            found.append((str(method), int(n), float(temp[n]), plain, float(least[n])))
     return found
 
 

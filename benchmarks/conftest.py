@@ -17,6 +17,7 @@ STUDY = os.environ.get("STUDY", "all")
 PROFILE = os.environ.get("PROFILE", PROFILES[0])
 TARGETS = os.environ.get("TARGETS", "cpu")
 JOURNAL = Path(os.environ.get("JOURNAL", ROOT / "results" / "journal.jsonl"))
+ENVIRONMENT = {**describe(), "profile": PROFILE}  # as it is at the start: pytest-benchmark asks at the end
 RECORDS = pytest.StashKey[list[Record]]()
 
 
@@ -70,7 +71,7 @@ def _group(case: Case) -> tuple[str, str]:
 
 
 def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:
-    machine_info["environment"] = {**describe(), "profile": PROFILE}
+    machine_info["environment"] = ENVIRONMENT
 
 
 def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:

@@ -1,7 +1,9 @@
 """How good is the clock here? ``python -m benchmarks.noise``: the same executable against itself, in 20 runs.
 
-A run is what the report's noise floor is: vanilla backprop timed twice a round at the quick profile's depths, all
-rounds pooled. Each line is a run with its ratio and 95% interval; the last line counts.
+A run times vanilla backprop twice a round at the quick profile's depths to 144, with two more programs in the round,
+and pools all rounds. The report's own rounds hold more programs, and its deepest groups fewer rounds: their A/A
+intervals are wider, and those are what its verdicts use.
+Each line is a run with its ratio and 95% interval; the last line counts.
 """
 
 import sys

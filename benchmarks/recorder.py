@@ -184,6 +184,10 @@ def _measure(cases: Iterable[Case], target: Target, effort: Effort, journal: Jou
                 (folder / case.id).unlink(missing_ok=True)
             if not done:
                 record = Record(case, tuple(numbers), tuple(missing))
+                unchecked = not any(number.ruler == "check" for number in numbers)
+                if record.correct and unchecked and studies()[case.study].methods[case.method].differentiates:
+                    gap = Missing("check", target.name, "its gradient was not checked, so its numbers do not count")
+                    record = replace(record, missing=(*record.missing, gap))
                 journal.put(record if record.correct else replace(record, numbers=()))
 
 
@@ -253,7 +257,8 @@ def _settled(record: Record | None) -> bool:
     return record is not None and (bool(record.samples) or _unavailable(record))
 
 
-def _parsed(line: str) -> Any:
+def _parsed(line: str | bytes) -> Any:
+    """What a line of JSON says; None for a line that is empty or cut short."""
     try:
         return json.loads(line)
     except json.JSONDecodeError:
@@ -277,7 +282,8 @@ def _probes(
     with tempfile.TemporaryFile() as errors:
 
         def start() -> subprocess.Popen[bytes]:
-            errors.truncate(0)
+            errors.seek(0)
+            errors.truncate()
             return subprocess.Popen(
                 [sys.executable, "-m", "benchmarks.rulers.probe"],
                 stdin=subprocess.PIPE,
@@ -296,11 +302,10 @@ def _probes(
             _send(probe, {**request, "note": str(note)})
             sampled: Callable[[], float] = float
             while True:
-                line = _line(probe, limit)
-                if line is None:
+                reply = _parsed(_line(probe, limit))
+                if reply is None:  # no answer, or one cut short
                     alive.clear()
                     raise ProbeDied(_bury(probe, limit, errors), note.read_text())
-                reply = json.loads(line)
                 if reply.get("done"):
                     return
                 if reply.get("sampler") == "start":
@@ -327,14 +332,14 @@ def _send(probe: subprocess.Popen[bytes], message: Mapping[str, Any]) -> None:
         probe.stdin.write(json.dumps(message).encode() + b"\n")
 
 
-def _line(probe: subprocess.Popen[bytes], limit: float) -> bytes | None:
-    """The next line of the probe's answer; None if it died or took longer than ``limit`` seconds."""
+def _line(probe: subprocess.Popen[bytes], limit: float) -> bytes:
+    """The next line of the probe's answer; empty if it died or took longer than ``limit`` seconds."""
     assert probe.stdout is not None
     with selectors.DefaultSelector() as selector:
         selector.register(probe.stdout, selectors.EVENT_READ)
         if not selector.select(limit):
-            return None
-    return probe.stdout.readline() or None
+            return b""
+    return probe.stdout.readline()
 
 
 def _bury(probe: subprocess.Popen[bytes], limit: float, errors: IO[bytes]) -> str:
@@ -358,7 +363,9 @@ def _sampler(pid: int) -> Callable[[], float]:
     Given a process's number, memory-profiler samples from this thread; only for a function would it fork.
     """
     stop = threading.Event()
-    sampled = [memory_usage(pid, max_usage=True)]
+    sampled: list[float] = []
+    with suppress(psutil.NoSuchProcess):
+        sampled.append(memory_usage(pid, max_usage=True))
 
     def sample() -> None:
         with suppress(psutil.NoSuchProcess):  # it died: there is nothing left to sample
@@ -371,6 +378,6 @@ def _sampler(pid: int) -> Callable[[], float]:
     def result() -> float:
         stop.set()
         thread.join()
-        return float(max(sampled) - sampled[0]) * 2**20
+        return float(max(sampled) - sampled[0]) * 2**20 if sampled else 0.0
 
     return result

@@ -184,6 +184,17 @@ def test_it_saved_nothing_is_seen():
     assert claims.saved_nothing(View(synthetic(), "backprop", "cpu")) == []
 
 
+def test_a_time_is_widened_by_the_noise_of_its_own_depth():
+    results = synthetic()
+    quiet = View(results, "backprop", "cpu")
+    before = quiet.floor(64)
+    deep = results.again["depth"] == 1024
+    results.again.loc[deep, "first"] **= 60  # one depth becomes noisy, the others do not
+    assert quiet.floor(64) == before
+    assert quiet.floor(1024) > 5 * before
+    assert kinds(results, "sqrt-time")["sqrt", "time / store_all", "clock"] == "inconclusive"
+
+
 def test_two_workloads_are_not_mixed():
     first, second = synthetic(), synthetic(temp={"vanilla": lambda n: n**1.5})
     second.frame["width"] = 64

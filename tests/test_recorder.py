@@ -49,6 +49,7 @@ def test_one_bad_case_costs_the_others_nothing(toy, tmp_path):
     assert records["lying"].numbers == ()
     assert "was killed (signal 9), most likely for want of memory" in reasons(records["killed"])
     assert "ended its process with code 3" in reasons(records["dying"])
+    assert records["dying"].numbers == (), "a number counts only after its gradient was checked"
     assert "no answer within its limit of 6 s" in reasons(records["dawdling"])
     assert records["absent"].missing[0].ruler == EXTRA
     assert "pip install -e '.[peers]'" in reasons(records["absent"])

@@ -53,14 +53,19 @@ def _panels(count: int, height: float = 4.2) -> tuple[Figure, list[Axes]]:
     return figure, list(axes[0])
 
 
-def memory(view: View) -> Drawn:
-    figure, axes = _panels(3, 5.4)
-    panels = [
-        ("The lecture's strategies", LECTURE),
-        ("Other schedules", [*OPTIMUM, *TAPED]),
-        ("What people write", _today(view)),
+def _by_kind(view: View) -> tuple[Figure, list[tuple[Axes, str, list[str]]]]:
+    """A panel, a title and methods for each kind of method."""
+    figure, (lecture, other, today) = _panels(3, 5.4)
+    return figure, [
+        (lecture, "The lecture's strategies", LECTURE),
+        (other, "Other schedules", [*OPTIMUM, *TAPED]),
+        (today, "What people write", _today(view)),
     ]
-    for ax, (title, methods) in zip(axes, panels, strict=True):
+
+
+def memory(view: View) -> Drawn:
+    figure, panels = _by_kind(view)
+    for ax, title, methods in panels:
         for i, method in enumerate(methods):
             temp = view.activations(method, "compiler", "temp")
             peak = view.activations(method, "process", "peak")
@@ -121,13 +126,8 @@ def evaluations(view: View) -> Drawn:
 
 
 def time(view: View) -> Drawn:
-    figure, axes = _panels(3, 5.4)
-    panels = [
-        ("The lecture's strategies", LECTURE),
-        ("Other schedules", [*OPTIMUM, *TAPED]),
-        ("What people write", _today(view)),
-    ]
-    for ax, (title, methods) in zip(axes, panels, strict=True):
+    figure, panels = _by_kind(view)
+    for ax, title, methods in panels:
         for i, method in enumerate(methods):
             rows = view.rows(method, "clock", "time")
             if len(rows) == 0:

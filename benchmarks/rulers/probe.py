@@ -76,9 +76,9 @@ def clock_group(request: Reply) -> Iterator[Reply]:
     inputs = jax.device_put(studies()[case.study].program(case).inputs())
     programs: dict[str, Callable[[], Any]] = {}
     for name, path in request["programs"].items():
+        _note(request, name)
         compiled = serialize_executable.deserialize_and_load(*pickle.loads(Path(path).read_bytes()))
         programs[name] = partial(_run, compiled, inputs)
-        _note(request, name)
         programs[name]()
         yield {"warm": name}
     again = request["again"]
