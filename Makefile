@@ -47,6 +47,7 @@ asv: .venv/test
 
 # The run that README shows: PROFILE=full make report reference
 reference:
+	rm -rf results/reference
 	mkdir -p results/reference
 	$(BIN)/python -m json.tool --compact results/latest.json results/reference/latest.json
 	cp -r results/report/index.html results/report/verdicts.json results/report/summary.md \
