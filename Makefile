@@ -57,4 +57,4 @@ noise: .venv/report
 	$(BIN)/python -m benchmarks.noise
 
 clean:
-	rm -rf .venv .asv results/*.json results/journal.jsonl results/report
+	rm -rf .venv .asv results/*.json results/journals results/report

@@ -7,6 +7,7 @@ alone. asv finds classes by looking at this module, so they are put into its nam
 """
 
 import os
+import sys
 from functools import lru_cache
 from typing import Any
 
@@ -14,7 +15,7 @@ from benchmarks import cases, recorder
 from benchmarks.rulers import compiler, counts
 
 PROFILE = os.environ.get("PROFILE", cases.PROFILES[0])
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["JAX_PLATFORMS"] = "cpu"  # with a GPU's or a TPU's compiler installed, JAX would look for the device
 
 
 @lru_cache(maxsize=1)
@@ -90,6 +91,10 @@ class _Study:
 
 def _benchmarks() -> dict[str, type]:
     found = {}
+    try:
+        cases.select("all", PROFILE)
+    except ValueError as error:
+        sys.exit(str(error))
     for name, study in cases.studies().items():
         ids = [case.id for case in study.cases(PROFILE) if recorder.unavailable_extra(case) is None]
         title = "".join(part.capitalize() for part in name.split("_"))

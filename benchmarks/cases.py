@@ -127,7 +127,8 @@ class Study:
     must equal within ``tolerance`` (relative, in the largest norm). Times are also given as ratios to each of
     ``baselines``; the first is timed twice in every round, as the noise floor. ``evaluates`` is the primitive that
     every evaluation of the workload's unit (a layer) runs exactly once; ``executions(case)`` runs the case and
-    counts how often the unit was really evaluated.
+    counts how often the unit was really evaluated. Where a program's own trip counts are given (``loops``), they are
+    held against such an execution at the sizes in ``executed``.
     """
 
     name: str
@@ -140,6 +141,7 @@ class Study:
     baselines: tuple[str, ...]
     evaluates: str | None = None
     executions: Callable[[Case], int] | None = None
+    executed: Mapping[str, Sequence[int]] = field(default_factory=dict)
     dtypes: tuple[str, ...] = ("float32",)
 
     def cases(self, profile: str) -> Iterator[Case]:
@@ -150,6 +152,10 @@ class Study:
                     case = Case(self.name, name, tuple(params.items()), dtype)
                     if self.affords(case):
                         yield case
+
+    def witnesses(self, case: Case) -> bool:
+        """Is the case one whose evaluations are counted in an execution as well?"""
+        return bool(self.executed) and all(case[name] in values for name, values in self.executed.items())
 
     def affords(self, case: Case) -> bool:
         """Is the case within its method's limit?"""

@@ -16,7 +16,7 @@ from benchmarks.targets import parse_targets
 STUDY = os.environ.get("STUDY", "all")
 PROFILE = os.environ.get("PROFILE", PROFILES[0])
 TARGETS = os.environ.get("TARGETS", "cpu")
-JOURNAL = Path(os.environ.get("JOURNAL", ROOT / "results" / "journal.jsonl"))
+JOURNALS = Path(os.environ.get("JOURNALS", ROOT / "results" / "journals"))
 ENVIRONMENT = {**describe(), "profile": PROFILE}  # as it is at the start: pytest-benchmark asks at the end
 RECORDS = pytest.StashKey[list[Record]]()
 
@@ -44,7 +44,7 @@ def recorded(request: pytest.FixtureRequest) -> Iterator[Callable[[Case], Record
     for case in selected:  # pytest may have reordered them
         groups.setdefault(_group(case), []).append(case)
     target, effort = parse_targets(TARGETS)[0], EFFORTS[PROFILE]
-    journal = Journal.open(JOURNAL, fingerprint(PROFILE, TARGETS))
+    journal = Journal.open(JOURNALS / f"{PROFILE}-{TARGETS.replace(',', '+')}-{fingerprint()}.jsonl", ENVIRONMENT)
 
     def progress(line: str) -> None:
         if reporter is not None and capture is not None:
@@ -52,7 +52,9 @@ def recorded(request: pytest.FixtureRequest) -> Iterator[Callable[[Case], Record
                 reporter.write(f"\n{line}\n")  # the dots of finished tests stand on the line before
 
     if journal.records:
-        progress(f"going on from {JOURNAL}, which holds {len(journal.records)} cases; remove it to measure all afresh")
+        began = journal.environment["started"]
+        progress(f"going on with the run of {began}; to measure all afresh remove {journal.path}")
+        ENVIRONMENT.update(journal.environment, **{"went on": ENVIRONMENT["started"]})
     tried = set()
 
     def record(case: Case) -> Record:
@@ -78,3 +80,19 @@ def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, A
     """Cases without a time are no benchmarks to pytest-benchmark: they stand in a list of their own."""
     records = config.stash.get(RECORDS, [])
     output_json["untimed"] = [asdict(record) for record in records if not record.samples]
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Where nothing at all was timed pytest-benchmark writes no JSON; the reasons must not be lost with it."""
+    config, benchmarks = session.config, session.config._benchmarksession  # type: ignore[attr-defined]
+    if not benchmarks.json or benchmarks.benchmarks or not config.stash.get(RECORDS, []):
+        return
+    content = config.hook.pytest_benchmark_generate_json(
+        config=config,
+        benchmarks=[],
+        include_data=True,
+        machine_info=benchmarks.get_machine_info(),
+        commit_info=config.hook.pytest_benchmark_generate_commit_info(config=config),
+    )
+    config.hook.pytest_benchmark_update_json(config=config, benchmarks=[], output_json=content)
+    benchmarks.save_json(content)

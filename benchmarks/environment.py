@@ -4,6 +4,7 @@ import hashlib
 import os
 import platform
 import subprocess
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -23,20 +24,21 @@ def describe() -> dict[str, Any]:
         "memory": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "settings": {name: os.environ.get(name, "") for name in SETTINGS},
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "load at start": os.getloadavg()[0],
         "commit": _commit(),
     }
 
 
-def fingerprint(*parts: str) -> str:
-    """A hash of the suite's sources, the versions, the machine and ``parts``: equal where numbers are comparable."""
+def fingerprint() -> str:
+    """A hash of the suite's sources, the versions and the machine: equal where numbers are comparable."""
     digest = hashlib.sha256()
-    for path in sorted((ROOT / "benchmarks").rglob("*.py")):
+    folders = [ROOT / "benchmarks", *map(Path, filter(None, os.environ.get("STUDIES_PATH", "").split(os.pathsep)))]
+    for path in sorted(path for folder in folders for path in folder.rglob("*.py")):
         digest.update(path.read_bytes())
     facts = describe()
-    same = [str(facts[key]) for key in (*PACKAGES, "cpu", "cores", "memory", "settings")]
-    digest.update("\0".join([*same, *parts]).encode())
-    return digest.hexdigest()[:16]
+    digest.update("\0".join(str(facts[key]) for key in (*PACKAGES, "cpu", "cores", "memory", "settings")).encode())
+    return digest.hexdigest()[:12]
 
 
 def _version(package: str) -> str | None:

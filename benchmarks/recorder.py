@@ -12,16 +12,12 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any
-
-import psutil
-from memory_profiler import memory_usage
 
 from benchmarks.cases import Case, Missing, Number, case_from_json, studies
 from benchmarks.environment import ROOT
@@ -37,16 +33,17 @@ class Effort:
     """How much work a profile puts into a number."""
 
     clock_seconds: float  # a group on the clock, beyond the least number of rounds
+    least_rounds: int
     rounds: int  # at most
     process_runs: int  # peaks of which the highest counts
     limit_seconds: float  # after which a case is given up
 
 
 EFFORTS = {
-    "quick": Effort(4, 60, 2, 60),
-    "full": Effort(30, 100, 3, 600),
-    "noise": Effort(4, 60, 1, 60),
+    "quick": Effort(4, clock.LEAST_ROUNDS, 60, 2, 60),
+    "full": Effort(30, 2 * clock.LEAST_ROUNDS, 100, 3, 600),
 }
+TRIES = 2  # runs in which a case is tried: one that fails in both will fail again
 
 
 @dataclass(frozen=True)
@@ -54,6 +51,7 @@ class Record:
     """All that is known of a case; ``samples`` are its seconds on the clock, a round each.
 
     ``again`` are the seconds of the same executable, timed a second time in the same rounds: the noise floor.
+    ``tries`` counts the runs that left something missing.
     """
 
     case: Case
@@ -61,6 +59,7 @@ class Record:
     missing: tuple[Missing, ...] = ()
     samples: tuple[float, ...] = ()
     again: tuple[float, ...] = ()
+    tries: int = 0
 
     @property
     def correct(self) -> bool:
@@ -69,25 +68,28 @@ class Record:
 
 @dataclass
 class Journal:
-    """Records on disk, a line each, the last line of a case counting; a different fingerprint starts it afresh."""
+    """Records on disk, a line each, the last line of a case counting; the first line is the environment of the run."""
 
     path: Path
-    fingerprint: str
+    environment: Mapping[str, Any]
     records: dict[Case, Record] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, path: Path, fingerprint: str) -> "Journal":
-        journal = cls(path, fingerprint)
+    def open(cls, path: Path, environment: Mapping[str, Any] | None = None) -> "Journal":
+        """The journal of a run that was cut short, with the environment in which it began, or a new one."""
         text = path.read_text() if path.exists() else ""
         first, *lines = text.splitlines() or [""]
-        if _parsed(first) == {"fingerprint": fingerprint}:
-            for fields in filter(None, map(_parsed, lines)):
-                record = record_from_json(fields)
-                journal.records[record.case] = record
-            if not text.endswith("\n"):  # the last line was cut short: what follows must not be added to it
-                path.write_text(text + "\n")
-        else:
+        known = _parsed(first)
+        if known is None or "environment" not in known:
+            journal = cls(path, environment or {})
             journal._start()
+            return journal
+        journal = cls(path, known["environment"])
+        for fields in filter(None, map(_parsed, lines)):
+            record = record_from_json(fields)
+            journal.records[record.case] = record
+        if not text.endswith("\n"):  # the last line was cut short: what follows must not be added to it
+            path.write_text(text + "\n")
         return journal
 
     def put(self, record: Record) -> None:
@@ -98,7 +100,7 @@ class Journal:
     def close(self, cases: Iterable[Case]) -> None:
         """Forget these cases, if none of them misses anything that another run could add."""
         wanted = list(cases)
-        if not all(_settled(self.records.get(case)) for case in wanted):
+        if not all(_done_with(self.records.get(case)) for case in wanted):
             return
         done = {(case.study, case.size) for case in wanted}
         self.records = {case: record for case, record in self.records.items() if (case.study, case.size) not in done}
@@ -110,15 +112,15 @@ class Journal:
 
     def _start(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.write_text(json.dumps({"fingerprint": self.fingerprint}) + "\n")
+        self.path.write_text(json.dumps({"environment": self.environment}) + "\n")
 
 
 def record_from_json(fields: Mapping[str, Any]) -> Record:
     """The record with these fields, as ``dataclasses.asdict`` wrote them."""
     numbers = tuple(map(_number, fields["numbers"]))
     missing = tuple(Missing(**gap) for gap in fields["missing"])
-    samples = (tuple(fields[name]) for name in ("samples", "again"))
-    return Record(case_from_json(fields["case"]), numbers, missing, *samples)
+    samples, again = tuple(fields["samples"]), tuple(fields["again"])
+    return Record(case_from_json(fields["case"]), numbers, missing, samples, again, fields.get("tries", 0))
 
 
 def _number(fields: Mapping[str, Any]) -> Number:
@@ -139,18 +141,25 @@ def record_group(
     companions = filter(study.affords, map(cases[0].with_method, study.baselines))
     group = list(dict.fromkeys([*companions, *missing]))
     label = f"{study.name} {cases[0].size}"
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
         progress(f"{label}: {len(group)} programs, compiled, checked, their memory measured")
-        _measure(group, target, effort, journal, Path(folder))
-        runnable = [case for case in group if (Path(folder) / case.id).exists() and journal.records[case].correct]
-        progress(f"{label}: {len(runnable)} programs on the clock")
-        samples = _time(runnable, study.baselines[0], target, effort, journal, Path(folder))
-    for case in runnable:
+        measure(group, target, effort, journal, folder)
+        runnable = [case for case in group if (folder / case.id).exists() and journal.records[case].correct]
+        untimed = [case for case in runnable if not journal.records[case].samples]
+        if untimed:
+            progress(f"{label}: {len(runnable)} programs on the clock")
+            samples = time_group(runnable, target, effort, journal, folder)
+    for case in untimed:
         if case.method in samples:
             record = _without_clock(journal.records[case])
             numbers = (*record.numbers, *_timed(case.method, samples, study.baselines, target.name))
             again = samples.get(case.method + AGAIN, ())
             journal.put(replace(record, numbers=numbers, samples=samples[case.method], again=again))
+    for case in missing:
+        record = journal.records[case]
+        if not _settled(record):
+            journal.put(replace(record, tries=record.tries + 1))
 
 
 def unavailable_extra(case: Case) -> str | None:
@@ -161,20 +170,38 @@ def unavailable_extra(case: Case) -> str | None:
     return f"{extra[1]} is not installed: pip install -e '.[{extra[0]}]'"
 
 
-def _measure(cases: Iterable[Case], target: Target, effort: Effort, journal: Journal, folder: Path) -> None:
+def measure(
+    cases: Iterable[Case],
+    target: Target,
+    effort: Effort,
+    journal: Journal,
+    folder: Path,
+    rulers: Sequence[str] = RULERS,
+) -> None:
+    """Lay every ruler but the clock on each case, and save its executable in the folder under the case's id.
+
+    Of a case that was measured before only the executable is made again.
+    """
     environment = {**target.environment, **process.ALLOCATOR}
     with _probes(environment, folder / "note") as ask:
         for case in cases:
+            before = journal.records.get(case)
             reason = unavailable_extra(case)
             if reason is not None:
                 journal.put(Record(case, missing=(Missing(EXTRA, target.name, reason),)))
                 continue
-            done = _measured(journal.records.get(case))
-            request = {"do": "measure", "case": asdict(case), "target": target.name, "save": str(folder / case.id)}
-            rulers = () if done else RULERS
+            known = before if _measured(before) else None
+            request = {
+                "do": "measure",
+                "case": asdict(case),
+                "target": target.name,
+                "save": str(folder / case.id),
+                "rulers": () if known else rulers,
+                "runs": effort.process_runs,
+            }
             numbers, missing = [], []
             try:
-                for reply in ask({**request, "rulers": rulers, "runs": effort.process_runs}, effort.limit_seconds):
+                for reply in ask(request, effort.limit_seconds):
                     if "number" in reply:
                         numbers.append(_number(reply["number"]))
                     elif "missing" in reply:
@@ -182,20 +209,30 @@ def _measure(cases: Iterable[Case], target: Target, effort: Effort, journal: Jou
             except ProbeDied as death:
                 missing.append(Missing("process" if numbers else "compiler", target.name, str(death)))
                 (folder / case.id).unlink(missing_ok=True)
-            if not done:
-                record = Record(case, tuple(numbers), tuple(missing))
-                unchecked = not any(number.ruler == "check" for number in numbers)
-                if record.correct and unchecked and studies()[case.study].methods[case.method].differentiates:
-                    gap = Missing("check", target.name, "its gradient was not checked, so its numbers do not count")
-                    record = replace(record, missing=(*record.missing, gap))
-                journal.put(record if record.correct else replace(record, numbers=()))
+            if known:  # its numbers stand; without an executable it has no time
+                if missing:
+                    gaps = (Missing("clock", gap.target, gap.reason) for gap in missing)
+                    journal.put(replace(_without_clock(known), missing=tuple(gaps)))
+                continue
+            record = Record(case, tuple(numbers), tuple(missing), tries=before.tries if before else 0)
+            unchecked = "check" in rulers and not any(number.ruler == "check" for number in numbers)
+            if record.correct and unchecked and studies()[case.study].methods[case.method].differentiates:
+                gap = Missing("check", target.name, "its gradient was not checked, so its numbers do not count")
+                record = replace(record, missing=(*record.missing, gap))
+            journal.put(record if record.correct else replace(record, numbers=()))
 
 
-def _time(
-    cases: Sequence[Case], again: str, target: Target, effort: Effort, journal: Journal, folder: Path
+def time_group(
+    cases: Sequence[Case], target: Target, effort: Effort, journal: Journal, folder: Path
 ) -> dict[str, tuple[float, ...]]:
-    """Seconds by program, a round each; a program that kills the process is left out and the rest start again."""
+    """Seconds by program, a round each, of executables that ``measure`` saved; the first baseline is timed twice.
+
+    A program that kills the process is left out and the rest start again. If nobody knows which it was, all start
+    again, once.
+    """
+    again = studies()[cases[0].study].baselines[0] if cases else ""
     programs = {case.method: str(folder / case.id) for case in cases}
+    blameless = 0
     while programs:
         request = {
             "do": "time",
@@ -203,7 +240,8 @@ def _time(
             "programs": programs,
             "again": again,
             "budget": effort.clock_seconds,
-            "rounds": effort.rounds,
+            "least": effort.least_rounds,
+            "most": effort.rounds,
             "seed": random.randrange(2**32),
         }
         samples: dict[str, list[float]] = {}
@@ -215,6 +253,10 @@ def _time(
             return {name: tuple(seconds) for name, seconds in samples.items()}
         except ProbeDied as death:
             culprit = death.running.removesuffix(AGAIN)
+            if culprit not in programs:
+                blameless += 1
+                if blameless == 1:
+                    continue
             for name in [culprit] if culprit in programs else list(programs):
                 del programs[name]
                 record = _without_clock(journal.records[cases[0].with_method(name)])
@@ -254,7 +296,11 @@ def _measured(record: Record | None) -> bool:
 
 
 def _settled(record: Record | None) -> bool:
-    return record is not None and (bool(record.samples) or _unavailable(record))
+    return record is not None and (_unavailable(record) or (bool(record.samples) and _measured(record)))
+
+
+def _done_with(record: Record | None) -> bool:
+    return record is not None and (_settled(record) or record.tries >= TRIES)
 
 
 def _parsed(line: str | bytes) -> Any:
@@ -278,106 +324,93 @@ def _probes(
     environment: Mapping[str, str], note: Path
 ) -> Iterator[Callable[[Mapping[str, Any], float], Iterator[Any]]]:
     """A function that puts a request to a probe and yields its replies; it starts a new probe after a death."""
-    alive: list[subprocess.Popen[bytes]] = []
+    started: list[Child] = []
+    alive: list[Child] = []
     with tempfile.TemporaryFile() as errors:
 
-        def start() -> subprocess.Popen[bytes]:
-            errors.seek(0)
-            errors.truncate()
-            return subprocess.Popen(
-                [sys.executable, "-m", "benchmarks.rulers.probe"],
+        def start(module: str, *arguments: str, stderr: IO[bytes] | int) -> Child:
+            command = [sys.executable, "-m", module, *arguments]
+            child = subprocess.Popen(
+                command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=errors,
+                stderr=stderr,
                 bufsize=0,
                 cwd=ROOT,
                 env={**os.environ, **environment},
             )
+            started.append(child)
+            return child
 
         def ask(request: Mapping[str, Any], limit: float) -> Iterator[Any]:
             if not alive:
-                alive.append(start())
-            probe = alive[0]
+                errors.seek(0)
+                errors.truncate()
+                probe = start("benchmarks.rulers.probe", stderr=errors)
+                sampler = start("benchmarks.rulers.sampler", str(probe.pid), stderr=subprocess.DEVNULL)
+                alive.extend([probe, sampler])
+            probe, sampler = alive
             note.write_text("")
             _send(probe, {**request, "note": str(note)})
-            sampled: Callable[[], float] = float
             while True:
-                reply = _parsed(_line(probe, limit))
+                line = _line(probe, limit)
+                reply = _parsed(line) if line else None
                 if reply is None:  # no answer, or one cut short
+                    sampler.kill()
                     alive.clear()
-                    raise ProbeDied(_bury(probe, limit, errors), note.read_text())
+                    raise ProbeDied(_bury(probe, limit if line is None else None, errors), note.read_text())
                 if reply.get("done"):
                     return
-                if reply.get("sampler") == "start":
-                    sampled = _sampler(probe.pid)
-                    _send(probe, {})
-                elif reply.get("sampler") == "stop":
-                    number = Number("process", request["target"], "sampled peak", "B", sampled())
-                    _send(probe, {})
-                    yield {"number": asdict(number)}
-                else:
+                if "sampler" not in reply:
                     yield reply
+                    continue
+                _send(sampler, {})
+                sampled = _parsed(_line(sampler, limit) or "") or {}
+                _send(probe, {})
+                if "rise" in sampled:
+                    yield {"number": asdict(Number("process", request["target"], "sampled peak", "B", sampled["rise"]))}
 
         try:
             yield ask
         finally:
-            for probe in alive:
-                probe.kill()
-                probe.wait()
+            for child in started:
+                child.kill()
+                child.wait()
 
 
-def _send(probe: subprocess.Popen[bytes], message: Mapping[str, Any]) -> None:
-    assert probe.stdin is not None
+Child = subprocess.Popen[bytes]
+
+
+def _send(child: Child, message: Mapping[str, Any]) -> None:
+    assert child.stdin is not None
     with suppress(BrokenPipeError):  # it died: the missing answer will tell
-        probe.stdin.write(json.dumps(message).encode() + b"\n")
+        child.stdin.write(json.dumps(message).encode() + b"\n")
 
 
-def _line(probe: subprocess.Popen[bytes], limit: float) -> bytes:
-    """The next line of the probe's answer; empty if it died or took longer than ``limit`` seconds."""
-    assert probe.stdout is not None
+def _line(child: Child, limit: float) -> bytes | None:
+    """The next line of the answer; empty if the output was closed, None if it took longer than ``limit`` seconds."""
+    assert child.stdout is not None
     with selectors.DefaultSelector() as selector:
-        selector.register(probe.stdout, selectors.EVENT_READ)
+        selector.register(child.stdout, selectors.EVENT_READ)
         if not selector.select(limit):
-            return b""
-    return probe.stdout.readline()
+            return None
+    return child.stdout.readline()
 
 
-def _bury(probe: subprocess.Popen[bytes], limit: float, errors: IO[bytes]) -> str:
-    """End a probe that gave no answer; the reason in one line."""
+def _bury(probe: Child, late: float | None, errors: IO[bytes]) -> str:
+    """End a probe that gave no answer, within ``late`` seconds or by closing its output; the reason in one line."""
+    if late is not None:
+        probe.kill()
+        probe.wait()
+        return f"gave no answer within its limit of {late:.0f} s"
     try:
-        code = probe.wait(1)
+        code = probe.wait(10)
     except subprocess.TimeoutExpired:
         probe.kill()
         probe.wait()
-        return f"gave no answer within its limit of {limit:.0f} s"
+        return "closed its output without an answer"
     if code == -signal.SIGKILL:
         return "was killed (signal 9), most likely for want of memory"
     errors.seek(0)
     last = errors.read().decode(errors="replace").strip().splitlines()[-1:]
     return f"ended its process with code {code}: {''.join(last)}"[:300]
-
-
-def _sampler(pid: int) -> Callable[[], float]:
-    """Start to sample a process's resident memory by memory-profiler; the result ends it and gives the rise in bytes.
-
-    Given a process's number, memory-profiler samples from this thread; only for a function would it fork.
-    """
-    stop = threading.Event()
-    sampled: list[float] = []
-    with suppress(psutil.NoSuchProcess):
-        sampled.append(memory_usage(pid, max_usage=True))
-
-    def sample() -> None:
-        with suppress(psutil.NoSuchProcess):  # it died: there is nothing left to sample
-            while not stop.is_set():
-                sampled.append(memory_usage(pid, interval=0.002, timeout=0.05, max_usage=True))
-
-    thread = threading.Thread(target=sample, daemon=True)
-    thread.start()
-
-    def result() -> float:
-        stop.set()
-        thread.join()
-        return float(max(sampled) - sampled[0]) * 2**20 if sampled else 0.0
-
-    return result

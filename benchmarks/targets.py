@@ -13,6 +13,7 @@ class Target:
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
+ANY = "any"  # the target of a number that no device has a part in: a count
 TARGETS = {"cpu": Target("cpu", attached=True, environment={"JAX_PLATFORMS": "cpu"})}
 
 

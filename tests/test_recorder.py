@@ -1,16 +1,19 @@
 """A case that fails costs only itself, and a run that was cut short goes on from where it was."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 import benchmarks.studies
-from benchmarks import cases
+from benchmarks import cases, recorder
+from benchmarks.environment import ROOT
 from benchmarks.recorder import EXTRA, Effort, Journal, record_from_json, record_group
 from benchmarks.targets import TARGETS
 
-EFFORT = Effort(clock_seconds=0.1, rounds=6, process_runs=2, limit_seconds=6)
+EFFORT = Effort(clock_seconds=0.1, least_rounds=6, rounds=6, process_runs=2, limit_seconds=6)
 
 
 @pytest.fixture
@@ -25,9 +28,9 @@ def toy(monkeypatch, tmp_path):
     cases.studies.cache_clear()
 
 
-def record(group, path, fingerprint="same"):
+def record(group, path):
     lines = []
-    journal = Journal.open(path, fingerprint)
+    journal = Journal.open(path)
     record_group(group, TARGETS["cpu"], EFFORT, journal, lines.append)
     return {case.method: record for case, record in journal.records.items()}, journal, lines
 
@@ -55,6 +58,62 @@ def test_one_bad_case_costs_the_others_nothing(toy, tmp_path):
     assert "pip install -e '.[peers]'" in reasons(records["absent"])
     journal.close(toy(*methods))
     assert journal.path.exists(), "what is missing can be measured by another run"
+
+
+def test_a_case_that_fails_in_two_runs_is_given_up(toy, tmp_path):
+    path = tmp_path / "journal.jsonl"
+    first, journal, _ = record(toy("plain", "raising"), path)
+    journal.close(toy("plain", "raising"))
+    second, journal, _ = record(toy("plain", "raising"), path)
+    assert (first["raising"].tries, second["raising"].tries) == (1, 2)
+    assert second["plain"] == first["plain"]
+    journal.close(toy("plain", "raising"))
+    assert not path.exists(), "the next run measures everything afresh"
+
+
+def test_a_journal_keeps_the_environment_in_which_it_began(tmp_path):
+    path = tmp_path / "folder" / "journal.jsonl"
+    Journal.open(path, {"load at start": 0.5})
+    assert Journal.open(path, {"load at start": 2.0}).environment == {"load at start": 0.5}
+
+
+def test_a_measured_case_whose_executable_cannot_be_made_again_says_so(toy, tmp_path):
+    path = tmp_path / "journal.jsonl"
+    records, journal, _ = record(toy("plain", "dies_later"), path)
+    assert not records["dies_later"].missing
+    journal.put(recorder._without_clock(journal.records[toy("dies_later")[0]]))  # as if cut short before the clock
+    records, _, _ = record(toy("plain", "dies_later"), path)
+    assert "ended its process with code 5" in reasons(records["dies_later"])
+    assert records["dies_later"].numbers, "what was measured stays"
+
+
+def test_an_executable_that_cannot_be_loaded_costs_only_itself(toy, tmp_path):
+    group = toy("plain", "twin")
+    _, journal, _ = record(group, tmp_path / "journal.jsonl")
+    recorder.measure(group, TARGETS["cpu"], EFFORT, journal, tmp_path)
+    (tmp_path / group[1].id).write_bytes(b"no executable")
+    samples = recorder.time_group(group, TARGETS["cpu"], EFFORT, journal, tmp_path)
+    assert set(samples) == {"plain", "plain again"}
+    assert journal.records[group[0]].samples
+    assert "UnpicklingError" in reasons(journal.records[group[1]])
+
+
+def test_the_sampler_sees_another_process_and_imports_no_jax():
+    touch = "import sys, time; print(); sys.stdin.readline(); a = b'1' * 2**26; time.sleep(0.1); print(); input()"
+    check = "import sys; from benchmarks.rulers import sampler; assert 'jax' not in sys.modules; sampler.main({pid})"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "bufsize": 1}
+    with subprocess.Popen([sys.executable, "-c", touch], **pipes) as other:
+        other.stdout.readline()
+        with subprocess.Popen([sys.executable, "-c", check.format(pid=other.pid)], **pipes, cwd=ROOT) as sampler:
+            print(file=sampler.stdin)
+            sampler.stdout.readline()
+            print(file=other.stdin)
+            other.stdout.readline()
+            print(file=sampler.stdin)
+            rise = json.loads(sampler.stdout.readline())["rise"]
+            sampler.stdin.close()
+        print(file=other.stdin)
+    assert abs(rise / 2**26 - 1) < 0.02
 
 
 def test_the_noise_floor_is_the_baseline_timed_twice(toy, tmp_path):
@@ -85,18 +144,17 @@ def test_a_complete_journal_is_not_measured_again(toy, tmp_path):
     assert lines == []
 
 
-def test_a_journal_of_other_sources_or_cut_short_is_seen_as_such(toy, tmp_path):
+def test_a_journal_that_was_cut_short_goes_on(toy, tmp_path):
     path = tmp_path / "journal.jsonl"
     records, _, _ = record(toy("plain"), path)
     whole = path.read_text().count("\n")
     with path.open("a") as file:
         file.write('{"case": {"study"')  # the process was killed while it wrote
-    assert Journal.open(path, "same").records[toy("plain")[0]] == records["plain"]
-    Journal.open(path, "same").put(records["plain"])
+    assert Journal.open(path).records[toy("plain")[0]] == records["plain"]
+    Journal.open(path).put(records["plain"])
     lines = path.read_text().splitlines()
     assert len(lines) == whole + 2
     assert json.loads(lines[-1])["case"]["method"] == "plain"
-    assert Journal.open(path, "other").records == {}
 
 
 def test_a_record_survives_json(toy, tmp_path):
@@ -112,4 +170,4 @@ def test_a_narrow_run_leaves_the_rest_of_a_wide_one_in_the_journal(toy, tmp_path
     record([other], path)
     _, journal, _ = record(toy("plain"), path)
     journal.close(toy("plain"))
-    assert list(Journal.open(path, "same").records) == [other]
+    assert list(Journal.open(path).records) == [other]

@@ -14,12 +14,12 @@ TOUCH = """
 import numpy as np
 from benchmarks.rulers.process import resident_peaks
 for mib in (64, 200):
-    (value, low, high), _ = resident_peaks(lambda: np.ones(mib * 2**17), 3)
+    (value, low, high, _), _ = resident_peaks(lambda: np.ones(mib * 2**17), 3)
     print(mib, value / 2**20, low / 2**20, high / 2**20)
 def twice():
     np.ones(100 * 2**17)  # freed before the next
     return np.ones(64 * 2**17)
-(value, low, high), _ = resident_peaks(twice, 3)
+(value, low, high, _), _ = resident_peaks(twice, 3)
 print(100, value / 2**20, low / 2**20, high / 2**20)
 """
 
@@ -43,8 +43,8 @@ def test_the_process_ruler_sees_what_a_program_touches():
 def test_every_program_runs_once_a_round_and_each_order_is_followed_by_its_reverse():
     order = []
     programs = {name: lambda name=name: order.append(name) for name in "abcd"}
-    done = list(clock.rounds(programs, budget=0, most=20, seed=1))
-    assert len(done) == clock.LEAST_ROUNDS
+    done = list(clock.rounds(programs, budget=0, least=6, most=20, seed=1))
+    assert len(done) == 6
     rounds = (
         list(itertools.batched(order, 4))
         if hasattr(itertools, "batched")
@@ -56,7 +56,7 @@ def test_every_program_runs_once_a_round_and_each_order_is_followed_by_its_rever
 
 
 def test_rounds_end_at_their_number():
-    assert len(list(clock.rounds({"a": lambda: None}, budget=1e9, most=9, seed=0))) == 9
+    assert len(list(clock.rounds({"a": lambda: None}, budget=1e9, least=6, most=9, seed=0))) == 9
 
 
 @pytest.mark.parametrize("rounds", [6, 9, 15, 30])

@@ -23,20 +23,21 @@ LEAST_ROUNDS = 6  # below, no interval of a median reaches 95%
 def rounds(
     programs: Mapping[str, Callable[[], Any]],
     budget: float,
+    least: int,
     most: int,
     seed: int,
     before: Callable[[str], None] = lambda name: None,
 ) -> Iterator[dict[str, float]]:
     """Time all programs once a round, in a random order and then in its reverse, until ``budget`` seconds are spent.
 
-    Each program blocks until its result is there; ``before(name)`` is called outside the clock. At least
-    ``LEAST_ROUNDS`` and at most ``most`` rounds; yields name -> seconds for each.
+    Each program blocks until its result is there; ``before(name)`` is called outside the clock. At least ``least``
+    and at most ``most`` rounds; yields name -> seconds for each.
     """
     order = list(programs)
     shuffle = random.Random(seed).shuffle
     start = time.perf_counter()
     for done in range(most):
-        if done >= LEAST_ROUNDS and time.perf_counter() - start > budget:
+        if done >= least and time.perf_counter() - start > budget:
             return
         if done % 2:
             order.reverse()  # what it does to a program to come first or last cancels over two rounds

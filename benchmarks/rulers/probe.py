@@ -23,6 +23,7 @@ from jax.experimental import serialize_executable
 
 from benchmarks.cases import Case, Missing, Number, Program, Study, case_from_json, studies
 from benchmarks.rulers import clock, compiler, counts, process
+from benchmarks.targets import ANY
 
 Reply = dict[str, Any]
 
@@ -56,13 +57,13 @@ def measure(request: Reply) -> Iterator[Reply]:
     if "compiler" in rulers:
         yield from _numbers(numbers)
     if "count" in rulers:
-        yield from _laid("count", target, lambda: _counted(study, case, program, target))
+        yield from _laid("count", ANY, lambda: _counted(study, case, program))
     results: list[Any] = []
     if "process" in rulers:
         yield {"sampler": "start"}
         sys.stdin.readline()  # the parent has started
         yield from _laid(
-            "process", target, lambda: [_peak(partial(compiled, *inputs), request["runs"], target, results)]
+            "process", target, lambda: _peaks(partial(compiled, *inputs), request["runs"], target, results)
         )
         yield {"sampler": "stop"}
         sys.stdin.readline()
@@ -86,7 +87,9 @@ def clock_group(request: Reply) -> Iterator[Reply]:
         programs[again + AGAIN] = programs[again]
     gc.disable()
     before = partial(_note, request)
-    for seconds in clock.rounds(programs, request["budget"], request["rounds"], request["seed"], before):
+    for seconds in clock.rounds(
+        programs, request["budget"], request["least"], request["most"], request["seed"], before
+    ):
         yield {"round": seconds}
 
 
@@ -98,9 +101,9 @@ def _run(compiled: Any, inputs: Sequence[Any]) -> Any:
     return jax.block_until_ready(compiled(*inputs))
 
 
-def _counted(study: Study, case: Case, program: Program, target: str) -> list[Number]:
+def _counted(study: Study, case: Case, program: Program) -> list[Number]:
     def number(quantity: str, unit: str, value: float, *flags: str) -> Number:
-        return Number("count", target, quantity, unit, float(value), flags=flags)
+        return Number("count", ANY, quantity, unit, float(value), flags=flags)
 
     arguments = jax.eval_shape(lambda *arrays: arrays, *program.inputs())
     numbers = [number(quantity, unit, value) for quantity, (value, unit) in program.facts.items()]
@@ -116,6 +119,8 @@ def _counted(study: Study, case: Case, program: Program, target: str) -> list[Nu
     numbers.append(number("flops", "flop", counted[counts.FLOPS], *flags))
     if study.evaluates is not None:
         numbers.append(number("evaluations", "evaluations", counted[study.evaluates], *flags))
+    if program.loops and study.executions is not None and study.witnesses(case):
+        numbers.append(number("executed evaluations", "evaluations", study.executions(case), "counted while it ran"))
     return numbers
 
 
@@ -136,10 +141,13 @@ def _reference(case: Case) -> Any:
     return studies()[case.study].reference(case)
 
 
-def _peak(call: Callable[[], Any], runs: int, target: str, results: list[Any]) -> Number:
-    (value, low, high), result = process.resident_peaks(call, runs)
+def _peaks(call: Callable[[], Any], runs: int, target: str, results: list[Any]) -> list[Number]:
+    peaks, result = process.resident_peaks(call, runs)
     results.append(result)
-    return Number("process", target, "peak", "B", value, low, high, runs)
+    return [
+        Number("process", target, "peak", "B", peaks.value, peaks.low, peaks.high, runs),
+        Number("process", target, "first peak", "B", peaks.first),
+    ]
 
 
 def _laid(ruler: str, target: str, take: Callable[[], list[Number]]) -> Iterator[Reply]:

@@ -8,7 +8,7 @@ this ruler in a process started with ``ALLOCATOR`` in its environment.
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -30,14 +30,23 @@ def resident_peak(call: Callable[[], Any]) -> tuple[int, Any]:
     return _status("VmHWM") - before, result
 
 
-def resident_peaks(call: Callable[[], Any], runs: int) -> tuple[tuple[int, int, int], Any]:
-    """The highest of several peaks in bytes above a call that does nothing, the bounds of its error, and the result.
+class Peaks(NamedTuple):
+    """Bytes above a call that does nothing: the highest peak, the bounds of its error, the peak of the first call."""
 
-    A first call, which adds what is allocated once, is not counted. A later peak can come out low, when an earlier
+    value: int
+    low: int
+    high: int
+    first: int
+
+
+def resident_peaks(call: Callable[[], Any], runs: int) -> tuple[Peaks, Any]:
+    """The highest of several peaks of ``call()``, and what the last call returned.
+
+    The first call, which adds what is allocated once, stands apart. A later peak can come out low, when an earlier
     buffer was not yet returned, but not high: hence the highest. The error is what the calls that do nothing show,
     and the distance from the highest peak to the next.
     """
-    jax.block_until_ready(call())
+    first = resident_peak(call)[0]
     idle = [resident_peak(lambda: None)[0] for _ in range(runs)]
     peaks = []
     result = None
@@ -48,7 +57,7 @@ def resident_peaks(call: Callable[[], Any], runs: int) -> tuple[tuple[int, int, 
     highest, *others = sorted(peaks, reverse=True)
     error = max(idle) + (highest - others[0] if others else 0)
     value = highest - min(idle)
-    return (value, max(0, value - error), value + error), result
+    return Peaks(value, max(0, value - error), value + error, first), result
 
 
 def _settled() -> int:

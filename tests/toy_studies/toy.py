@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -55,6 +56,15 @@ def once_dead():
     return plain()
 
 
+def dies_later():
+    """Dies in the second process that builds it."""
+    flag = Path(os.environ["TOY_FLAG"] + " later")
+    if flag.exists() and flag.read_text() != str(os.getpid()):
+        os._exit(5)
+    flag.write_text(str(os.getpid()))
+    return plain()
+
+
 METHODS = {
     "plain": Method(plain),
     "twin": Method(plain),
@@ -64,6 +74,7 @@ METHODS = {
     "dying": Method(at_run(dying)),
     "dawdling": Method(at_run(dawdling)),
     "once_dead": Method(once_dead),
+    "dies_later": Method(dies_later),
     "absent": Method(plain, extra=("peers", "no_such_module")),
     "bounded": Method(plain, {"n": 4}, "it is too slow beyond"),
 }
