@@ -18,6 +18,7 @@ import pandas as pd
 from analysis import fit, theory
 from analysis.frame import Results
 from benchmarks.rulers.clock import median_interval
+from benchmarks.targets import ANY
 
 Kind = Literal["confirmed", "refuted", "inconclusive", "not measured"]
 EXPONENT_BAND = 0.1  # how far a measured exponent may lie from the predicted one
@@ -54,6 +55,7 @@ class Claim:
     says: str
     predicted: str
     rule: Callable[["View"], Iterator[Verdict]]
+    figures: tuple[str, ...] = ()  # the names of those that show it
 
 
 def judge(band: tuple[float, float], low: float, high: float) -> Kind:
@@ -75,12 +77,16 @@ def within(value: float, share: float) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class View:
-    """The results of one study on one target and workload, with short ways to ask for a quantity by depth."""
+    """The results of one study on one target, workload and origin, with short ways to ask for a quantity by depth.
+
+    Numbers of different machines, commits, versions of JAX or dtypes are never mixed.
+    """
 
     results: Results
     study: str
     target: str
     workload: tuple[tuple[str, float], ...] = ()  # the parameters that do not vary, as (width, 32), (batch, 1024)
+    origin: tuple[tuple[str, str], ...] = ()  # as (machine, ...), (commit, ...), (jax, ...), (dtype, ...)
 
     @property
     def frame(self) -> pd.DataFrame:
@@ -93,9 +99,8 @@ class View:
     def _mine(self, frame: pd.DataFrame) -> pd.DataFrame:
         if len(frame) == 0:
             return frame
-        facts = (("study", self.study), ("target", self.target), *self.workload)
-        chosen = pd.Series(True, frame.index)
-        for name, value in facts:
+        chosen = frame["target"].isin((self.target, ANY))
+        for name, value in (("study", self.study), *self.workload, *self.origin):
             if name in frame:
                 chosen &= frame[name] == value
         return frame[chosen]
@@ -118,32 +123,38 @@ class View:
             values = values - self.series(method, "compiler", "outputs")
         return (values / self.series(method, "count", "activation")).dropna()
 
-    def reasons(self, method: str) -> str:
-        """Why a method has no number, in one sentence."""
+    def reasons(self, ruler: str, *methods: str) -> str:
+        """Why methods have no number by a ruler, in one sentence: this ruler's gap, or one that takes all numbers."""
         missing = self.missing
-        mine = missing[missing["method"] == method] if len(missing) else missing
-        if len(mine):
-            return f"{mine.iloc[0]['reason']}."
+        for method in methods:
+            for gap in (ruler, "extra", "compiler", "check"):
+                mine = missing[(missing["method"] == method) & (missing["ruler"] == gap)] if len(missing) else missing
+                if len(mine):
+                    return f"{method}: {mine.iloc[0]['reason']}."
         return "No result that was read holds this number."
 
     def noise(self) -> tuple[float, float, float, int]:
         """The A/A ratio of the run: the same executable against itself, its 95% interval, and the rounds."""
+        return _against_itself(self._mine(self.results.again))
+
+    def noise_at(self, depth: int) -> tuple[float, float, float, int]:
+        """The A/A ratio at one depth."""
         again = self._mine(self.results.again)
-        if len(again) == 0:
-            return 1.0, 0.0, inf, 0
-        return *median_interval(list(again["first"] / again["again"])), len(again)
+        return _against_itself(again[again["depth"] == depth] if len(again) else again)
 
     def floor(self, depth: int) -> float:
         """What the clock cannot tell from 1 at a depth, as a logarithm: the farther end of its own A/A interval.
 
         The pooled interval would not do: it rests on the many rounds of small depths, and large ones are noisier.
         """
-        again = self._mine(self.results.again)
-        again = again[again["depth"] == depth] if len(again) else again
-        if len(again) == 0:
-            return inf
-        _, low, high = median_interval(list(again["first"] / again["again"]))
+        _, low, high, _ = self.noise_at(depth)
         return max(abs(log(low)), abs(log(high))) if low > 0 and high < inf else inf
+
+
+def _against_itself(again: pd.DataFrame) -> tuple[float, float, float, int]:
+    if len(again) == 0:
+        return 1.0, 0.0, inf, 0
+    return *median_interval(list(again["first"] / again["again"])), len(again)
 
 
 def exponent_verdict(
@@ -156,7 +167,7 @@ def exponent_verdict(
         claim, view.study, method, ruler, view.target, name, predicted, None, None, None, "not measured", 0, ""
     )
     if len(values) == 0:
-        return replace(blank, why=view.reasons(method))
+        return replace(blank, why=view.reasons(ruler, method))
     try:
         fitted = fit.exponent(list(values.index), list(values), resolution)
     except ValueError as error:
@@ -185,19 +196,26 @@ def memory_exponents(view: View, claim: str, method: str, predicted: float) -> I
 def exact_verdict(
     view: View, claim: str, method: str, quantity: str, formula: Callable[[int], int], words: str
 ) -> Verdict:
-    """A count that must equal its formula at every size; the row shows the first size that does not, or the largest."""
+    """A count that must equal its formula at every size; the row shows the first size that does not, or the largest.
+
+    Where the walk of the jaxpr took its trip counts from the schedule, it would only repeat the schedule: then
+    executions must have been counted too, and must equal the formula.
+    """
     rows = view.rows(method, "count", quantity)
     counted = rows["value"]
-    blank = Verdict(
-        claim, view.study, method, "count", view.target, quantity, None, None, None, None, "not measured", 0, ""
-    )
+    executed = view.series(method, "count", f"executed {quantity}")
+    blank = Verdict(claim, view.study, method, "count", ANY, quantity, None, None, None, None, "not measured", 0, "")
     if len(counted) == 0:
-        return replace(blank, why=view.reasons(method))
-    from_schedule = " The trip counts are the schedule's own, not those of an execution." if any(rows["flags"]) else ""
-    wrong = [n for n in counted.index if counted[n] != formula(n)]
+        return replace(blank, why=view.reasons("count", method))
+    from_schedule = rows["flags"].str.contains("schedule").any()
+    if from_schedule and len(executed) == 0:
+        return replace(blank, why="The trip counts are the schedule's own, and no execution was counted.")
+    wrong = [n for n in counted.index if {counted[n], executed.get(n, counted[n])} != {formula(n)}]
     n = wrong[0] if wrong else counted.index[-1]
-    value = float(counted[n])
+    value = float(executed.get(n, counted[n]))
     shown = f"{len(wrong)} of {len(counted)} sizes differ from" if wrong else f"All {len(counted)} sizes equal"
+    depths = ", ".join(map(str, executed.index))
+    ran = f" Trip counts are the schedule's; executions were counted at n = {depths}." if from_schedule else ""
     return replace(
         blank,
         quantity=f"{quantity} at n = {n}",
@@ -207,7 +225,7 @@ def exact_verdict(
         high=value,
         verdict="refuted" if wrong else "confirmed",
         points=len(counted),
-        why=f"{shown} {words} exactly.{from_schedule}",
+        why=f"{shown} {words} exactly.{ran}",
     )
 
 
@@ -233,7 +251,7 @@ def law_verdicts(view: View, claim: str, method: str, baseline: str) -> Iterator
         "",
     )
     if not depths:
-        yield replace(blank, why=view.reasons(method))
+        yield replace(blank, why=view.reasons("clock", method, baseline, "forward"))
         return
 
     def law(n: int, column: str = "value") -> float:
@@ -246,8 +264,9 @@ def law_verdicts(view: View, claim: str, method: str, baseline: str) -> Iterator
     low, high = low * exp(-floor), high * exp(floor)
     band = (ends[0] / (1 + RATIO_BAND), ends[1] * (1 + RATIO_BAND))
     why = (
-        f"b = {forward['value'][n] - 1:.1f} (backward over forward of {baseline}), {evaluations[n] / n:.2f} "
-        f"evaluations a layer; the lecture's b = 2 would give {theory.time_ratio(evaluations[n], n, 2):.2f}. "
+        f"b = {forward['value'][n] - 1:.1f} [{forward['low'][n] - 1:.1f}, {forward['high'][n] - 1:.1f}] (backward over "
+        f"forward of {baseline}; its interval widens the band), {evaluations[n] / n:.2f} evaluations a layer; "
+        f"the lecture's b = 2 would give {theory.time_ratio(evaluations[n], n, 2):.2f}. "
         f"{LAW_REASONS[baseline]}"
     )
     # A predicted effect that the clock cannot tell from none decides nothing.
@@ -308,7 +327,7 @@ def sqrt_memory(view: View) -> Iterator[Verdict]:
         claim, view.study, "sqrt", "compiler", view.target, "", 1.0, None, None, None, "not measured", 0, ""
     )
     if len(temp) == 0:
-        yield replace(blank, quantity="temp / (2 sqrt(n) activations)", why=view.reasons("sqrt"))
+        yield replace(blank, quantity="temp / (2 sqrt(n) activations)", why=view.reasons("compiler", "sqrt"))
         return
     n = temp.index[-1]
     share = float(temp[n] / (2 * sqrt(n)))
@@ -346,7 +365,7 @@ def binomial_optimal(view: View) -> Iterator[Verdict]:
             None, None, None, "not measured", 0, "",
         )  # fmt: skip
         if len(over) == 0:
-            yield replace(blank, why=view.reasons(method))
+            yield replace(blank, why=view.reasons("compiler", method))
             continue
         most = float(over.max())
         yield replace(
@@ -364,19 +383,25 @@ def schedule_animation(view: View) -> Iterator[Verdict]:
     from analysis import animation
 
     for method, n in animation.DRAWN:
-        counted = view.series(method, "count", "evaluations")
         drawn = float(sum(frame.advance for frame in animation.frames(method, n)))
-        verdict = Verdict(
-            "schedule-animation", view.study, method, "count", view.target, f"evaluations drawn at n = {n}",
-            None, drawn, drawn, drawn, "not measured", 0, view.reasons(method),
+        blank = Verdict(
+            "schedule-animation", view.study, method, "count", ANY, f"evaluations executed at n = {n}",
+            drawn, None, None, None, "not measured", 0, view.reasons("count", method),
         )  # fmt: skip
-        if n in counted.index:
-            same = counted[n] == drawn
-            why = "The count is the schedule's own: this shows that the drawing is of that schedule, not that it ran."
-            verdict = replace(
-                verdict, predicted=float(counted[n]), verdict="confirmed" if same else "refuted", points=1, why=why
-            )
-        yield verdict
+        executed = view.series(method, "count", "executed evaluations")
+        if n not in executed.index:
+            yield blank
+            continue
+        ran = float(executed[n])
+        yield replace(
+            blank,
+            measured=ran,
+            low=ran,
+            high=ran,
+            verdict=judge((drawn, drawn), ran, ran),
+            points=1,
+            why="Predicted: what the drawing shows. Measured: layer evaluations counted while the program ran.",
+        )
 
 
 CLAIMS = [
@@ -387,6 +412,7 @@ CLAIMS = [
         "and every node is computed once.",
         "memory exponent 1, n evaluations",
         vanilla_memory,
+        ("memory", "evaluations"),
     ),
     Claim(
         "memory-poor-constant-memory",
@@ -394,6 +420,7 @@ CLAIMS = [
         "Memory-poor backprop recomputes every activation: memory does not grow, evaluations grow as n squared.",
         "memory exponent 0, n(n+1)/2 evaluations",
         memory_poor,
+        ("memory", "evaluations"),
     ),
     Claim(
         "sqrt-memory",
@@ -401,6 +428,7 @@ CLAIMS = [
         "With checkpoints every sqrt(n) layers memory grows as sqrt(n), at about one more forward pass.",
         "memory exponent 1/2, about 2 sqrt(n) activations, 2n - sqrt(n) evaluations",
         sqrt_memory,
+        ("memory", "evaluations"),
     ),
     Claim(
         "sqrt-time",
@@ -408,6 +436,7 @@ CLAIMS = [
         "Checkpointing costs about one more forward pass of time.",
         "(evaluations/n + b) / (1 + b) of the time of vanilla, b the measured backward/forward",
         sqrt_time,
+        ("time", "law", "frontier"),
     ),
     Claim(
         "binomial-optimal",
@@ -415,6 +444,7 @@ CLAIMS = [
         "(Beyond the lecture) for s slots no schedule needs fewer evaluations than the binomial one.",
         "t(n + 1, s) = r (n + 1) - C(s + r, s + 1) evaluations, s slots",
         binomial_optimal,
+        ("evaluations", "frontier"),
     ),
     Claim(
         "schedule-animation",
@@ -422,33 +452,50 @@ CLAIMS = [
         "The animation of the strategies shows what is stored and what is computed again.",
         "drawn from the schedule that ran",
         schedule_animation,
+        ("animation",),
     ),
 ]
 
 
 def views(results: Results) -> list[View]:
-    """A view for each study, target and workload in the results."""
-    everything = pd.concat([results.frame, results.missing])
+    """A view for each study, target, workload and origin in the results."""
+    everything = pd.concat([table for table in (results.frame, results.missing) if len(table)])
+    everything = everything[everything["target"] != ANY]
     fixed = [name for name in ("width", "batch") if name in everything]
-    return [
-        View(results, study, target, tuple(zip(fixed, workload, strict=True)))
-        for study, target, *workload in everything[["study", "target", *fixed]]
-        .drop_duplicates()
-        .itertuples(index=False)
-    ]
+    origin = [name for name in ("dtype", "machine", "commit", "jax") if name in everything]
+    found = []
+    for study, target, *values in everything[["study", "target", *fixed, *origin]].drop_duplicates().to_numpy():
+        workload, came_from = values[: len(fixed)], values[len(fixed) :]
+        found.append(
+            View(
+                results,
+                study,
+                target,
+                tuple(zip(fixed, workload, strict=True)),
+                tuple(zip(origin, came_from, strict=True)),
+            )
+        )
+    return found
+
+
+def differences(view: View, among: Sequence[View]) -> str:
+    """What tells a view from others of its study besides the target, in words; empty if nothing does."""
+    facts = [dict((*other.workload, *other.origin)) for other in among if other.study == view.study]
+    mine = dict((*view.workload, *view.origin))
+    apart = [name for name in mine if any(other.get(name) != mine[name] for other in facts)]
+    return ", ".join(f"{name} {mine[name]}" for name in apart)
 
 
 def verdicts(results: Results, claims: Sequence[Claim] = CLAIMS) -> list[Verdict]:
     """Every claim of the studies in the results, on every target and workload that they hold."""
     found = views(results)
-    several = len({view.workload for view in found}) > 1
     rows = []
     for claim in claims:
         for view in (view for view in found if view.study == claim.study):
-            words = ", ".join(f"{name} {value:.0f}" for name, value in view.workload)
+            words = differences(view, found)
             for verdict in claim.rule(view):
-                rows.append(replace(verdict, why=f"{words}: {verdict.why}") if several else verdict)
-    return rows
+                rows.append(replace(verdict, why=f"{words}: {verdict.why}") if words else verdict)
+    return list(dict.fromkeys(rows))  # a count is the same on every target
 
 
 def saved_nothing(view: View, margin: float = 0.05) -> list[tuple[str, int, float, str, float]]:
@@ -473,18 +520,54 @@ def saved_nothing(view: View, margin: float = 0.05) -> list[tuple[str, int, floa
     return found
 
 
-def rulers_apart(view: View, from_bytes: float = 64 * 2**20) -> pd.DataFrame:
-    """Process peak against the compiler's temp + outputs, in percent, where the peak is large enough to be measured."""
+RULERS_AGREE = 0.02  # relative: the process ruler's own error on programs whose truth is known
+
+
+@dataclass(frozen=True)
+class Apart:
+    """What three rulers say of one program's memory, in bytes, and where they disagree, why."""
+
+    method: str
+    depth: int
+    planned: float
+    peak: float
+    first: float
+    sampled: float
+    why: str
+
+
+def rulers_apart(view: View, from_bytes: float = 64 * 2**20) -> list[Apart]:
+    """The compiler's temp + outputs, the process's peak and memory-profiler's, where the plan is large enough."""
     rows = []
     for method in view.frame["method"].unique():
         planned = view.series(method, "compiler", "temp") + view.series(method, "compiler", "outputs")
-        peak = view.series(method, "process", "peak")
-        sampled = view.series(method, "process", "sampled peak").reindex(peak.index)
-        for n in planned.index.intersection(peak.index):
-            if planned[n] >= from_bytes:
-                share = 100 * (peak[n] / planned[n] - 1)
-                rows.append((method, n, planned[n] / 2**20, peak[n] / 2**20, sampled[n] / 2**20, share))
-    return pd.DataFrame(rows, columns=["method", "depth", "planned MiB", "peak MiB", "sampled MiB", "difference %"])
+        peaks = view.rows(method, "process", "peak")
+        first = view.series(method, "process", "first peak").reindex(peaks.index)
+        sampled = view.series(method, "process", "sampled peak").reindex(peaks.index)
+        for n in planned.index.intersection(peaks.index):
+            if planned[n] < from_bytes:
+                continue
+            peak, highest = float(peaks["value"][n]), float(max(first[n], peaks["value"][n]))
+            rows.append(
+                Apart(
+                    str(method), int(n), float(planned[n]), peak, float(first[n]), float(sampled[n]),
+                    _why_apart(float(planned[n]), peak, highest, float(sampled[n])),
+                )
+            )  # fmt: skip
+    return rows
+
+
+def _why_apart(planned: float, peak: float, highest: float, sampled: float) -> str:
+    found = []
+    if abs(peak - planned) > RULERS_AGREE * planned:
+        found.append(f"the process holds {(peak - planned) / 2**20:+.1f} MiB beside the plan: unexplained")
+    if sampled < highest - RULERS_AGREE * planned:
+        found.append("memory-profiler is below the kernel's own mark: the peak was shorter than its interval")
+    elif sampled > highest + RULERS_AGREE * planned:
+        found.append("memory-profiler is above the kernel's own mark: unexplained")
+    if highest - peak > RULERS_AGREE * planned:
+        found.append(f"the first call takes {(highest - peak) / 2**20:.1f} MiB more, allocated once")
+    return "; ".join(found)
 
 
 def counted(verdicts: Iterable[Verdict]) -> dict[str, int]:

@@ -61,7 +61,7 @@ def _fit(n: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[float, float, 
         columns = np.stack([np.ones_like(n), (n / n.max()) ** p], axis=1) / y[:, None]
         return optimize.nnls(columns, np.ones_like(y))
 
-    grid = np.linspace(0.05, LARGEST_EXPONENT, 40)
+    grid = np.linspace(0.05, LARGEST_EXPONENT, 14)
     start = int(np.argmin([solve(p)[1] for p in grid]))
     bounds = (grid[max(start - 1, 0)] if start else 0.01, grid[min(start + 1, len(grid) - 1)])
     p = float(optimize.minimize_scalar(lambda p: solve(p)[1], bounds=bounds, method="bounded").x)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -11,9 +12,12 @@ import numpy as np
 import pandas as pd
 from asv import results as asv_results
 
-from benchmarks.cases import Case, case_from_id, case_from_json
+from benchmarks.cases import Case, case_from_id, case_from_json, studies
+from benchmarks.targets import ANY
 
 NUMBER = ["ruler", "target", "quantity", "unit", "value", "low", "high", "repeats", "flags"]
+GAP = ["ruler", "target", "reason"]
+PAIR = ["target", "first", "again"]
 ORIGIN = ["source", "commit", "jax", "machine"]
 
 # What asv's benchmarks measure, by the name of the method: ruler, quantity, unit.
@@ -24,6 +28,7 @@ ASV = {
     "track_temp": ("compiler", "temp", "B"),
     "track_compile_time": ("compile", "compile time", "s"),
     "track_evaluations": ("count", "evaluations", "evaluations"),
+    "track_executed_evaluations": ("count", "executed evaluations", "evaluations"),
 }
 
 
@@ -49,10 +54,11 @@ def read(paths: Iterable[Path]) -> Results:
     missing: list[dict[str, Any]] = []
     again: list[dict[str, Any]] = []
     environments = {}
-    for path in paths:
+    for path in {path.resolve(): path for path in paths}.values():
         before = len(numbers) + len(missing)
         if path.is_dir():
-            numbers += _from_asv(path)
+            for number in _from_asv(path):
+                (numbers if "value" in number else missing).append(number)
         else:
             content = _pytest_json(path)
             environment = {**content["machine_info"], **content["machine_info"].get("environment", {})}
@@ -62,22 +68,29 @@ def read(paths: Iterable[Path]) -> Results:
                 case = _identity(case_from_json(record["case"]))
                 numbers += [{**case, **number, **origin} for number in record["numbers"]]
                 missing += [{**case, **gap, **origin} for gap in record["missing"]]
-                pairs = zip(record["samples"], record["again"], strict=False)
-                again += [{**case, "first": first, "again": second} for first, second in pairs]
+                where = {**case, **origin, "target": "cpu"}
+                for first, second in zip(record["samples"], record["again"], strict=False):
+                    again.append({**where, "first": first, "again": second})
         if len(numbers) + len(missing) == before:
             raise ValueError(f"{path} holds no case of this suite; make one with `make report` or `asv run`")
-    return Results(_frame(numbers), pd.DataFrame(missing), pd.DataFrame(again), environments)
+    pairs = _table(again, PAIR)
+    once = pairs.drop_duplicates([name for name in pairs if name != "source"])  # a copy of a result adds no rounds
+    return Results(_frame(numbers), _table(missing, GAP), once, environments)
 
 
 def _identity(case: Case) -> dict[str, Any]:
     return {"study": case.study, "method": case.method, **dict(case.params), "dtype": case.dtype}
 
 
-def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
+def _table(rows: list[dict[str, Any]], columns: list[str]) -> pd.DataFrame:
     frame = pd.DataFrame(rows)
-    params = [name for name in frame if name not in ("study", "method", "dtype", *NUMBER, *ORIGIN)]
-    frame = frame.reindex(columns=["study", "method", *params, "dtype", *NUMBER[:-1], *ORIGIN, "flags"])
-    frame["flags"] = frame["flags"].map(lambda flags: "; ".join(flags) if isinstance(flags, (list, tuple)) else "")
+    params = [name for name in frame if name not in ("study", "method", "dtype", *columns, *ORIGIN)]
+    return frame.reindex(columns=["study", "method", *params, "dtype", *columns, *ORIGIN])
+
+
+def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    frame = _table(rows, NUMBER)
+    frame["flags"] = frame.pop("flags").map(lambda flags: "; ".join(flags) if isinstance(flags, (list, tuple)) else "")
     return frame.astype({"value": float, "low": float, "high": float})
 
 
@@ -103,39 +116,65 @@ def _pytest_json(path: Path) -> Any:
 
 
 def _origin(path: Path, environment: Mapping[str, Any]) -> dict[str, Any]:
-    machine = environment.get("node", "")
     return {
         "source": str(path),
-        "commit": environment.get("commit"),
-        "jax": environment.get("jax"),
-        "machine": f"{environment.get('cpu', '')} ({environment.get('cores', '?')} cores) {machine}".strip(),
+        "commit": environment.get("commit") or "unknown",
+        "jax": environment.get("jax") or "unknown",
+        "machine": _machine(environment.get("cpu"), environment.get("cores"), environment.get("node")),
     }
 
 
-def _from_asv(folder: Path) -> list[dict[str, Any]]:
-    rows = []
-    for result in asv_results.iter_results(str(folder)):
+def _machine(cpu: str | None, cores: str | int | None, name: str | None) -> str:
+    return f"{cpu or 'unknown'} ({cores or '?'} cores) {name or ''}".strip()
+
+
+def _from_asv(folder: Path) -> Iterator[dict[str, Any]]:
+    """Numbers and gaps of asv's results, the oldest commit first; exact facts of a case come from its study."""
+    for result in sorted(asv_results.iter_results(str(folder)), key=lambda result: result.date):
         params = result.params
         origin = {
             "source": str(folder),
             "commit": result.commit_hash[:12],
             "jax": params.get("jax") or params.get("req-jax") or result.env_name,
-            "machine": f"{params.get('cpu', '')} ({params.get('num_cpu', '?')} cores) {params.get('machine', '')}",
+            "machine": _machine(params.get("cpu"), params.get("num_cpu"), params.get("machine")),
         }
+        cases: dict[Case, dict[str, Any]] = {}
         for name in result.get_all_result_keys():
             kind = name.rsplit(".", 1)[-1]
             if kind not in ASV:
                 continue
+            ruler, quantity, unit = ASV[kind]
+            target = ANY if ruler == "count" else "cpu"
             combinations = list(product(*result.get_result_params(name)))
             values = result.get_result_value(name, result.get_result_params(name))
             stats = result.get_result_stats(name, result.get_result_params(name)) or [None] * len(values)
             for (case_id, *_), value, spread in zip(combinations, values, stats, strict=True):
-                if value is None or not np.isfinite(value):
+                if value is not None and not np.isfinite(value):
+                    continue  # it was not asked for
+                case = case_from_id(case_id.strip("'"))
+                identity = cases.setdefault(case, {**_identity(case), **origin})
+                if value is None:
+                    reason = f"asv holds no {quantity}: its benchmark failed"
+                    yield {**identity, "ruler": ruler, "target": target, "reason": reason}
                     continue
-                ruler, quantity, unit = ASV[kind]
-                number = {"ruler": ruler, "target": "cpu", "quantity": quantity, "unit": unit, "value": value}
-                number |= {"repeats": 1, "flags": ("asv",)}
-                if spread is not None:  # asv's own interval is one of 99%: it is not ours, and left out
-                    number |= {"repeats": spread["repeat"]}
-                rows.append({**_identity(case_from_id(case_id.strip("'"))), **number, **origin})
-    return rows
+                repeats = 1 if spread is None else spread["repeat"]  # its interval is one of 99%: not ours, left out
+                number = {"ruler": ruler, "target": target, "quantity": quantity, "unit": unit, "value": value}
+                yield {**identity, **number, "repeats": repeats, "flags": ("asv",)}
+        for case, identity in cases.items():
+            yield {**identity, "ruler": "clock", "target": "cpu", "reason": NO_RATIO}
+            yield {**identity, "ruler": "process", "target": "cpu", "reason": NO_PEAK}
+            yield from ({**identity, **fact} for fact in _facts(case))
+
+
+NO_RATIO = "asv times one program after the other, so it has no paired ratios; `make report` has"
+NO_PEAK = "asv's peak holds imports, inputs and the compiler; `make report` measures the program's own"
+
+
+def _facts(case: Case) -> Iterator[dict[str, Any]]:
+    """What is known of a case before it runs, such as its slots; nothing of a case that the suite no longer has."""
+    study = studies().get(case.study)
+    if study is None or case.method not in study.methods:
+        return
+    with suppress(ImportError):  # a method of a peer that is not installed here
+        for quantity, (value, unit) in study.program(case).facts.items():
+            yield {"ruler": "count", "target": ANY, "quantity": quantity, "unit": unit, "value": value, "repeats": 1}

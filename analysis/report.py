@@ -1,7 +1,7 @@
 """The report: one HTML file that opens from disk, the verdicts as JSON, the frame as CSV, the figures as SVG."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from math import isfinite
 from pathlib import Path
@@ -35,7 +35,8 @@ def write(results: Results, folder: Path) -> Iterator[str]:
         json.dumps([_plain(asdict(v)) for v in verdicts], indent=1, ensure_ascii=False)
     )
     results.frame.to_csv(folder / "frame.csv", index=False)
-    studies = [_study(view, folder) for view in claims.views(results) if view.study in FIGURES]
+    views = claims.views(results)
+    studies = [_study(view, views, folder) for view in views if view.study in FIGURES]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
@@ -55,14 +56,16 @@ def write(results: Results, folder: Path) -> Iterator[str]:
         animations=[_animation(method, n) for method, n in animation.DRAWN],
         band=claims.EXPONENT_BAND,
         ratio_band=claims.RATIO_BAND,
+        rulers_agree=claims.RULERS_AGREE,
     )
     (folder / "index.html").write_text(page)
     (folder / "summary.md").write_text("\n\n".join(map(_markdown, studies)) + "\n")
     counts = ", ".join(f"{count} {kind}" for kind, count in claims.counted(verdicts).items())
     yield f"{len(verdicts)} verdicts: {counts}"
-    for view in claims.views(results):
+    for view in views:
         ratio, low, high, rounds = view.noise()
-        yield f"noise floor (A/A) of {view.study}: {ratio:.4f} [{low:.4f}, {high:.4f}] over {rounds} rounds"
+        if rounds:
+            yield f"noise floor (A/A) of {view.study}: {ratio:.4f} [{low:.4f}, {high:.4f}] over {rounds} rounds"
     yield f"report: {folder / 'index.html'}"
 
 
@@ -93,18 +96,26 @@ def _plain(fields: dict[str, Any]) -> dict[str, Any]:
     return {name: plain(value) for name, value in fields.items()}
 
 
-def _study(view: View, folder: Path) -> dict[str, Any]:
+def _study(view: View, views: Sequence[View], folder: Path) -> dict[str, Any]:
     drawn = FIGURES[view.study](view)
     words = "-".join(f"{name}{value:.0f}" for name, value in view.workload)
+    same = [other for other in views if (other.study, other.workload) == (view.study, view.workload)]
+    if view != same[0]:  # the first has the plain name
+        words += f"-{same.index(view) + 1}"
+    pictures = []
     for figure in drawn:
-        (folder / "figures" / f"{view.study}-{figure.name}-{words}.svg").write_text(svg(figure.figure))
-    ratio, low, high, rounds = view.noise()
+        picture = svg(figure.figure)
+        (folder / "figures" / f"{view.study}-{figure.name}-{words}.svg").write_text(picture)
+        pictures.append({"drawn": figure, "svg": Markup(picture), "id": f"figure-{view.study}-{figure.name}-{words}"})
+    depths = sorted(view.frame["depth"].unique())
     return {
         "name": view.study,
         "workload": ", ".join(f"{name} {value:.0f}" for name, value in view.workload),
+        "apart_from_others": claims.differences(view, views),
         "target": view.target,
-        "figures": [{"drawn": figure, "svg": Markup(svg(figure.figure))} for figure in drawn],
-        "noise": {"ratio": ratio, "low": low, "high": high, "rounds": rounds},
+        "figures": pictures,
+        "noise": view.noise(),
+        "noise_by_depth": [(n, *view.noise_at(n)) for n in depths if view.noise_at(n)[3]],
         "saved_nothing": claims.saved_nothing(view),
         "apart": claims.rulers_apart(view),
         "table": _table(view),
@@ -124,6 +135,7 @@ def _table(view: View) -> list[dict[str, Any]]:
             ("slots", "count", "slots"),
             ("flops", "count", "flops"),
             ("evaluations", "count", "evaluations"),
+            ("executed", "count", "executed evaluations"),
             ("time", "clock", "time"),
             ("compile", "compile", "compile time"),
             ("error", "check", "gradient error"),

@@ -44,7 +44,7 @@ def main() -> int:
             ratios: list[float] = []
             for _, group in groupby(saved, key=lambda case: case.size):
                 members = list(group)
-                samples = recorder.time_group(members, target, effort, journal, folder)
+                samples = recorder.timed_in_rounds(members, target, effort, journal, folder)
                 pairs = list(np.divide(samples[baseline], samples[baseline + AGAIN]))
                 by_depth.setdefault(members[0]["depth"], []).append(median_interval(pairs))
                 ratios.extend(pairs)

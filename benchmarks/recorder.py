@@ -149,7 +149,7 @@ def record_group(
         untimed = [case for case in runnable if not journal.records[case].samples]
         if untimed:
             progress(f"{label}: {len(runnable)} programs on the clock")
-            samples = time_group(runnable, target, effort, journal, folder)
+            samples = timed_in_rounds(runnable, target, effort, journal, folder)
     for case in untimed:
         if case.method in samples:
             record = _without_clock(journal.records[case])
@@ -222,7 +222,7 @@ def measure(
             journal.put(record if record.correct else replace(record, numbers=()))
 
 
-def time_group(
+def timed_in_rounds(
     cases: Sequence[Case], target: Target, effort: Effort, journal: Journal, folder: Path
 ) -> dict[str, tuple[float, ...]]:
     """Seconds by program, a round each, of executables that ``measure`` saved; the first baseline is timed twice.

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from jax import lax
 
+from analysis import theory
 from benchmarks.cases import Case, studies
 from benchmarks.rulers.counts import DynamicTripCount, count, is_dynamic, residual_bytes
 from benchmarks.studies import backprop
@@ -100,7 +101,9 @@ def test_schedule_jaxpr_and_real_executions_agree(method):
         executed = study.executions(case)
         if method.startswith("equinox"):
             assert is_dynamic(program.run, *program.inputs())
-            assert executed >= depth
+            slots = 10 if method == "equinox_10" else depth
+            offline = theory.optimal_evaluations(depth, min(slots, depth)) + depth  # the tape's account
+            assert offline <= executed <= 2 * offline, "an online schedule cannot beat the optimum, and comes near it"
             continue
         counted = count(program.run, *program.inputs(), loops=program.loops)["tanh"]
         if method == "jax_remat_nested":

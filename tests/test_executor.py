@@ -18,7 +18,7 @@ from benchmarks.checkpointing import (
     store_all,
 )
 from benchmarks.rulers import counts
-from benchmarks.studies.backprop import inputs, layer, loss, pullback, vanilla
+from benchmarks.studies.backprop import inputs, layer, loss, pullback, two_pass_slots, vanilla
 
 SCHEDULES = [
     store_all,
@@ -122,7 +122,10 @@ def test_temp_memory_is_the_slots_and_little_more(n, rule):
     weights = jax.ShapeDtypeStruct((n, width, width), np.float32)
     x = jax.ShapeDtypeStruct((batch, width), np.float32)
     besides = 5 if rule is None else 7
-    for schedule in (sqrt(n), binomial(n, 10), store_all(n), multilevel(n, 3)):
+    for schedule in (
+        sqrt(n), memory_poor(n), store_all(n), multilevel(n, 3),
+        binomial(n, 3), binomial(n, 10), binomial(n, two_pass_slots(n)),
+    ):  # fmt: skip
         chain = checkpointed_chain(layer, schedule, rule)
         compiled = jax.jit(jax.grad(lambda w, x, chain=chain: loss(chain(w, x)))).lower(weights, x).compile()
         temp = compiled.memory_analysis().temp_size_in_bytes / (width * batch * 4)

@@ -92,7 +92,7 @@ def test_an_executable_that_cannot_be_loaded_costs_only_itself(toy, tmp_path):
     _, journal, _ = record(group, tmp_path / "journal.jsonl")
     recorder.measure(group, TARGETS["cpu"], EFFORT, journal, tmp_path)
     (tmp_path / group[1].id).write_bytes(b"no executable")
-    samples = recorder.time_group(group, TARGETS["cpu"], EFFORT, journal, tmp_path)
+    samples = recorder.timed_in_rounds(group, TARGETS["cpu"], EFFORT, journal, tmp_path)
     assert set(samples) == {"plain", "plain again"}
     assert journal.records[group[0]].samples
     assert "UnpicklingError" in reasons(journal.records[group[1]])
