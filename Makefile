@@ -1,12 +1,14 @@
 # make report: measure and write results/report/index.html.   make test: lint, types, tests.   Each sets itself up.
+# make asv: the same cases under several versions of JAX (asv.conf.json), its site, and results/versions/index.html.
 PYTHON ?= python3
 PROFILE ?= quick
 STUDY ?= all
-TARGETS ?= cpu
-# Which of asv's benchmarks to run: all cases of the quick profile take it an hour.
-BENCH ?= depth(16|144)-
+TARGETS ?= cpu,nvidia-h100
+# Which of asv's benchmarks to run under each version of JAX: all of the quick profile's would take hours.
+BENCH ?= (track_temp|track_evaluations|track_compile_time|time_case).*depth144-
 export PROFILE STUDY TARGETS
 
+comma := ,
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
@@ -18,13 +20,21 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 	$(INSTALL) -e '.[peers]'
 	touch $@
 
-.venv/test: .venv/report
+# The compilers of devices that are not there, and CUDA, are large: each is installed when a target first asks for it.
+# Where that fails its targets are reported as not measured, and the rest goes on.
+EXTRAS := $(if $(findstring nvidia,$(TARGETS)),targets-gpu) $(if $(findstring tpu,$(TARGETS)),targets-tpu) \
+	$(if $(filter gpu,$(subst $(comma), ,$(TARGETS))),cuda)
+
+.venv/extra-%: .venv/report
+	@if $(INSTALL) -e '.[$*]'; then touch $@; else echo "$*: could not be installed; its targets will be not measured"; fi
+
+.venv/test: .venv/report .venv/extra-targets-gpu
 	$(INSTALL) -e '.[peers,dev]'
 	touch $@
 
 # A case that fails costs only itself (pytest's exit status 1): what was measured is reported all the same.
 # The last result stays until the new one is whole.
-report: .venv/report
+report: .venv/report $(EXTRAS:%=.venv/extra-%)
 	mkdir -p results
 	rm -f results/running.json
 	$(BIN)/python -m pytest benchmarks -q --benchmark-only --benchmark-json=results/running.json \
@@ -42,8 +52,9 @@ test: lint
 
 asv: .venv/test
 	$(BIN)/asv machine --yes
-	$(BIN)/asv run -E existing --set-commit-hash HEAD -b "$(BENCH)"
+	$(BIN)/asv run -b "$(BENCH)" HEAD^!
 	$(BIN)/asv publish
+	$(BIN)/python -m analysis .asv/results -o results/versions
 
 # The run that README shows: PROFILE=full make report reference
 reference:

@@ -18,7 +18,7 @@ import pandas as pd
 from analysis import fit, theory
 from analysis.frame import Results
 from benchmarks.rulers.clock import median_interval
-from benchmarks.targets import ANY
+from benchmarks.targets import ANY, TARGETS
 
 Kind = Literal["confirmed", "refuted", "inconclusive", "not measured"]
 EXPONENT_BAND = 0.1  # how far a measured exponent may lie from the predicted one
@@ -117,15 +117,33 @@ class View:
         return self.rows(method, ruler, quantity)["value"]
 
     def activations(self, method: str, ruler: str, quantity: str) -> "pd.Series[float]":
-        """A quantity in bytes, in activations. Peaks are without the result, which any method must hold."""
+        """A quantity in bytes, in activations. Peaks are without what any method must hold beside its temporaries."""
         values = self.series(method, ruler, quantity)
-        if ruler == "process":
+        if quantity == "peak":
             values = values - self.series(method, "compiler", "outputs")
+            if ruler == "compiler":  # a TPU's compiler counts the arguments too
+                values = values - self.series(method, "compiler", "arguments")
         return (values / self.series(method, "count", "activation")).dropna()
+
+    @property
+    def attached(self) -> bool:
+        """Did programs run on this target, or was it a compiler alone?"""
+        return TARGETS[self.target].attached if self.target in TARGETS else True
+
+    @property
+    def plan(self) -> str:
+        """The compiler's quantity that tells what a program takes besides its arguments and its result."""
+        return "peak" if self.target.startswith("tpu") else "temp"
+
+    def planned(self, method: str) -> "pd.Series[float]":
+        """What the compiler plans by depth, in activations."""
+        return self.activations(method, "compiler", self.plan)
 
     def reasons(self, ruler: str, *methods: str) -> str:
         """Why methods have no number by a ruler, in one sentence: this ruler's gap, or one that takes all numbers."""
         missing = self.missing
+        if ruler in ("clock", "process", "device") and not self.attached:
+            return f"{self.target} is a compiler here: programs do not run on it, and it gives no such number."
         for method in methods:
             for gap in (ruler, "extra", "compiler", "check"):
                 mine = missing[(missing["method"] == method) & (missing["ruler"] == gap)] if len(missing) else missing
@@ -186,11 +204,14 @@ def exponent_verdict(
 
 
 def memory_exponents(view: View, claim: str, method: str, predicted: float) -> Iterator[Verdict]:
-    """The exponent by the compiler's plan and by the process's peak."""
+    """The exponent by the compiler's plan and, where programs run, by their peak."""
     activation = view.series(method, "count", "activation")
     unit = float(activation.iloc[0]) if len(activation) else 1.0
-    for ruler, quantity, resolution in (("compiler", "temp", 0.5), ("process", "peak", PROCESS_RESOLUTION / unit)):
-        yield exponent_verdict(view, claim, method, ruler, quantity, predicted, resolution)
+    yield exponent_verdict(view, claim, method, "compiler", view.plan, predicted, 0.5)
+    if view.target == "cpu":
+        yield exponent_verdict(view, claim, method, "process", "peak", predicted, PROCESS_RESOLUTION / unit)
+    elif view.attached:
+        yield exponent_verdict(view, claim, method, "device", "peak", predicted, 0.5)
 
 
 def exact_verdict(
@@ -322,18 +343,18 @@ def sqrt_memory(view: View) -> Iterator[Verdict]:
     claim = "sqrt-memory"
     yield from memory_exponents(view, claim, "sqrt", 0.5)
     yield exact_verdict(view, claim, "sqrt", "evaluations", theory.sqrt_evaluations, "2n - sqrt(n), rounded up,")
-    temp = view.activations("sqrt", "compiler", "temp")
+    temp = view.planned("sqrt")
     blank = Verdict(
         claim, view.study, "sqrt", "compiler", view.target, "", 1.0, None, None, None, "not measured", 0, ""
     )
     if len(temp) == 0:
-        yield replace(blank, quantity="temp / (2 sqrt(n) activations)", why=view.reasons("compiler", "sqrt"))
+        yield replace(blank, quantity=f"{view.plan} / (2 sqrt(n) activations)", why=view.reasons("compiler", "sqrt"))
         return
     n = temp.index[-1]
     share = float(temp[n] / (2 * sqrt(n)))
     yield replace(
         blank,
-        quantity=f"temp / (2 sqrt(n) activations) at n = {n}",
+        quantity=f"{view.plan} / (2 sqrt(n) activations) at n = {n}",
         measured=share,
         low=share,
         high=share,
@@ -358,10 +379,11 @@ def binomial_optimal(view: View) -> Iterator[Verdict]:
 
         if len(slots):
             yield exact_verdict(view, claim, method, "evaluations", optimum, "t(n + 1, s)")
-        temp = view.activations(method, "compiler", "temp")
+        temp = view.planned(method)
         over = (temp - slots).dropna()
+        above = f"{view.plan} above the slots, in activations (at most)"
         blank = Verdict(
-            claim, view.study, method, "compiler", view.target, "temp above the slots, in activations (at most)", 7.0,
+            claim, view.study, method, "compiler", view.target, above, 7.0,
             None, None, None, "not measured", 0, "",
         )  # fmt: skip
         if len(over) == 0:
@@ -460,7 +482,7 @@ CLAIMS = [
 def views(results: Results) -> list[View]:
     """A view for each study, target, workload and origin in the results."""
     everything = pd.concat([table for table in (results.frame, results.missing) if len(table)])
-    everything = everything[everything["target"] != ANY]
+    everything = everything[(everything["target"] != ANY) & (everything["ruler"] != "fit")]
     fixed = [name for name in ("width", "batch") if name in everything]
     origin = [name for name in ("dtype", "machine", "commit", "jax") if name in everything]
     found = []
@@ -508,9 +530,9 @@ def saved_nothing(view: View, margin: float = 0.05) -> list[tuple[str, int, floa
     found = []
     for method in view.frame["method"].unique():
         plain = "vanilla_unrolled" if method.endswith("_unrolled") else "vanilla"
-        least = view.activations(plain, "compiler", "temp")
+        least = view.planned(plain)
         evaluations = view.series(method, "count", "evaluations")
-        temp = view.activations(method, "compiler", "temp")
+        temp = view.planned(method)
         depths = temp.index.intersection(evaluations.index).intersection(least.index)
         if len(depths) == 0:
             continue

@@ -68,7 +68,7 @@ def read(paths: Iterable[Path]) -> Results:
                 case = _identity(case_from_json(record["case"]))
                 numbers += [{**case, **number, **origin} for number in record["numbers"]]
                 missing += [{**case, **gap, **origin} for gap in record["missing"]]
-                where = {**case, **origin, "target": "cpu"}
+                where = {**case, **origin, "target": record.get("target", "cpu")}
                 for first, second in zip(record["samples"], record["again"], strict=False):
                     again.append({**where, "first": first, "again": second})
         if len(numbers) + len(missing) == before:
@@ -98,7 +98,7 @@ def _records(content: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     for benchmark in content["benchmarks"]:
         if "case" in benchmark["extra_info"]:
             yield benchmark["extra_info"]
-    yield from content.get("untimed", [])
+    yield from content.get("more_records", [])
 
 
 def _pytest_json(path: Path) -> Any:
@@ -157,13 +157,20 @@ def _from_asv(folder: Path) -> Iterator[dict[str, Any]]:
                     reason = f"asv holds no {quantity}: its benchmark failed"
                     yield {**identity, "ruler": ruler, "target": target, "reason": reason}
                     continue
-                repeats = 1 if spread is None else spread["repeat"]  # its interval is one of 99%: not ours, left out
                 number = {"ruler": ruler, "target": target, "quantity": quantity, "unit": unit, "value": value}
-                yield {**identity, **number, "repeats": repeats, "flags": ("asv",)}
+                yield {**identity, **number, **_spread(spread)}
         for case, identity in cases.items():
             yield {**identity, "ruler": "clock", "target": "cpu", "reason": NO_RATIO}
             yield {**identity, "ruler": "process", "target": "cpu", "reason": NO_PEAK}
             yield from ({**identity, **fact} for fact in _facts(case))
+
+
+def _spread(stats: Mapping[str, Any] | None) -> dict[str, Any]:
+    """asv's own interval, which is one of 99%."""
+    if stats is None:
+        return {"repeats": 1, "flags": ("asv",)}
+    low, high = stats.get("ci_99_a"), stats.get("ci_99_b")
+    return {"low": low, "high": high, "repeats": stats["repeat"], "flags": ("asv", "99% interval")}
 
 
 NO_RATIO = "asv times one program after the other, so it has no paired ratios; `make report` has"

@@ -11,11 +11,14 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
-from analysis import animation, claims
+from analysis import animation, claims, devices, remat
 from analysis.claims import CLAIMS, Verdict, View
 from analysis.figures import backprop
+from analysis.figures import remat as drawn_remat
 from analysis.figures.style import svg
 from analysis.frame import Results
+from analysis.versions import compared
+from benchmarks.cases import studies
 
 # The figures of a study; each function takes a view and returns what it drew.
 FIGURES = {"backprop": backprop.figures}
@@ -36,7 +39,8 @@ def write(results: Results, folder: Path) -> Iterator[str]:
     )
     results.frame.to_csv(folder / "frame.csv", index=False)
     views = claims.views(results)
-    studies = [_study(view, views, folder) for view in views if view.study in FIGURES]
+    sections = [_study(view, views, folder) for view in views]
+    versions, changed = compared(results)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
@@ -50,16 +54,19 @@ def write(results: Results, folder: Path) -> Iterator[str]:
         verdicts=verdicts,
         claims=[claim for claim in CLAIMS if any(v.claim == claim.id for v in verdicts)],
         marks=MARKS,
-        studies=studies,
+        studies=sections,
         missing=_missing(results),
         environments=results.environments,
+        across=[across for alike in _alike(views) if (across := _across(results, alike, folder)) is not None],
+        versions=versions,
+        changed=changed,
         animations=[_animation(method, n) for method, n in animation.DRAWN],
         band=claims.EXPONENT_BAND,
         ratio_band=claims.RATIO_BAND,
         rulers_agree=claims.RULERS_AGREE,
     )
     (folder / "index.html").write_text(page)
-    (folder / "summary.md").write_text("\n\n".join(map(_markdown, studies)) + "\n")
+    (folder / "summary.md").write_text("\n\n".join(_markdown(study) for study in sections if study["attached"]) + "\n")
     counts = ", ".join(f"{count} {kind}" for kind, count in claims.counted(verdicts).items())
     yield f"{len(verdicts)} verdicts: {counts}"
     for view in views:
@@ -97,11 +104,11 @@ def _plain(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def _study(view: View, views: Sequence[View], folder: Path) -> dict[str, Any]:
-    drawn = FIGURES[view.study](view)
+    drawn = FIGURES[view.study](view) if view.study in FIGURES else []
     words = "-".join(f"{name}{value:.0f}" for name, value in view.workload)
     same = [other for other in views if (other.study, other.workload) == (view.study, view.workload)]
     if view != same[0]:  # the first has the plain name
-        words += f"-{same.index(view) + 1}"
+        words += f"-{view.target}" if view.target != same[0].target else f"-{same.index(view) + 1}"
     pictures = []
     for figure in drawn:
         picture = svg(figure.figure)
@@ -113,6 +120,10 @@ def _study(view: View, views: Sequence[View], folder: Path) -> dict[str, Any]:
         "workload": ", ".join(f"{name} {value:.0f}" for name, value in view.workload),
         "apart_from_others": claims.differences(view, views),
         "target": view.target,
+        "attached": view.attached,
+        "plan": view.plan,
+        "question": studies()[view.study].question if view.study in studies() else "",
+        "baselines": _baselines(view),
         "figures": pictures,
         "noise": view.noise(),
         "noise_by_depth": [(n, *view.noise_at(n)) for n in depths if view.noise_at(n)[3]],
@@ -126,7 +137,7 @@ def _table(view: View) -> list[dict[str, Any]]:
     """Every method at its largest depth that vanilla shares, with the numbers people ask for."""
     rows = []
     for method in view.frame["method"].unique():
-        temp = view.activations(method, "compiler", "temp")
+        temp = view.planned(method)
         if len(temp) == 0:
             continue
         n = temp.index[-1]
@@ -141,28 +152,65 @@ def _table(view: View) -> list[dict[str, Any]]:
             ("error", "check", "gradient error"),
         ):
             row[name] = view.series(method, ruler, quantity).get(n)
-        peak = view.activations(method, "process", "peak")
+        peak = view.activations(method, "process" if view.target == "cpu" else "device", "peak")
         row["peak"] = peak.get(n)
         row["residuals"] = view.activations(method, "count", "residuals").get(n)
-        for baseline in ("vanilla", "store_all"):
+        row["ratios"] = []
+        for baseline in _baselines(view):
             ratio = view.rows(method, "clock", f"time / {baseline}")
-            row[baseline] = tuple(ratio.loc[n, ["value", "low", "high"]]) if n in ratio.index else None
+            row["ratios"].append(tuple(ratio.loc[n, ["value", "low", "high"]]) if n in ratio.index else None)
         rows.append(row)
     return rows
 
 
+def _baselines(view: View) -> list[str]:
+    """The study's first two baselines: those that a reader compares with."""
+    return list(studies()[view.study].baselines[:2]) if view.study in studies() else []
+
+
+def _alike(views: Sequence[View]) -> list[list[View]]:
+    """The views in groups that differ by target alone."""
+    groups: dict[Any, list[View]] = {}
+    for view in views:
+        groups.setdefault((view.study, view.workload, view.origin), []).append(view)
+    return list(groups.values())
+
+
+def _across(results: Results, views: Sequence[View], folder: Path) -> dict[str, Any] | None:
+    """What is said of several targets at once; None of one target alone."""
+    targets, workload, fits = devices.largest_fits(results, views[0].study)
+    cells = remat.cells(views) if views[0].study == "remat" else []
+    if len(views) < 2 and not fits and not cells:
+        return None
+    picture = None
+    if cells:
+        picture = svg(drawn_remat.survival(cells))
+        (folder / "figures" / "remat-survival.svg").write_text(picture)
+    return {
+        "study": views[0].study,
+        "targets": [view.target for view in views],
+        "planned": devices.by_target(views) if len(views) > 1 else [],
+        "seconds": devices.compile_seconds(views),
+        "fit_targets": targets,
+        "fit_workload": workload,
+        "fits": fits,
+        "cells": cells,
+        "survival": Markup(picture) if picture else None,
+        "not_here": [view.target for view in views if not view.attached],
+    }
+
+
 def _markdown(study: dict[str, Any]) -> str:
     """The table of methods in Markdown, for a README."""
+    baseline = study["baselines"][0]
     lines = [
-        f"| method | n | planned memory (activations) | layer evaluations | time / vanilla ({study['workload']}) |",
+        f"| method | n | planned memory (activations) | layer evaluations | time / {baseline} ({study['workload']}) |",
         "|---|--:|--:|--:|--:|",
     ]
     for row in study["table"]:
-        ratio = (
-            "{:.2f} [{:.2f}, {:.2f}]".format(*row["vanilla"])
-            if row["vanilla"]
-            else ("1" if row["method"] == "vanilla" else "not measured")
-        )
+        found = row["ratios"][0]
+        missing = "1" if row["method"] == baseline else "not measured"
+        ratio = "{:.2f} [{:.2f}, {:.2f}]".format(*found) if found else missing
         cells = (f"`{row['method']}`", row["n"], f"{row['temp']:.1f}", number(row["evaluations"]), ratio)
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines)
@@ -182,7 +230,8 @@ def _missing(results: Results) -> list[dict[str, Any]]:
 
 
 def _sizes(group: pd.DataFrame, names: list[str]) -> str:
-    return "; ".join(f"{name} {', '.join(str(value) for value in sorted(set(group[name])))}" for name in names)
+    values = {name: sorted(set(group[name].dropna().astype(int))) for name in names}
+    return "; ".join(f"{name} {', '.join(map(str, found))}" for name, found in values.items() if found)
 
 
 # The animation: one drawing a strategy. Without JavaScript it stands as a table of all steps.

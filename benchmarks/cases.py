@@ -93,7 +93,7 @@ class Program:
     ``run(*inputs())`` is what the rulers measure. ``loss`` is the function that ``run`` differentiates, where there
     is one: its residuals are what reverse mode stores. ``loops`` gives, for loops whose trip count only the data
     know, the total number of trips by ``named_scope``. ``facts`` are exact figures known beforehand, as
-    name -> (value, unit).
+    name -> (value, unit). ``shapes()`` gives the inputs' shapes and dtypes without making them.
     """
 
     run: Callable[..., Any]
@@ -101,20 +101,32 @@ class Program:
     loss: Callable[..., Any] | None = None
     loops: Mapping[str, int] = field(default_factory=dict)
     facts: Mapping[str, tuple[float, str]] = field(default_factory=dict)
+    shapes: Callable[[], tuple[Any, ...]] | None = None
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Will it fit? The parameter whose largest value is sought, the workload, and the value beyond which not to try."""
+
+    parameter: str
+    workload: Params
+    most: int
 
 
 @dataclass(frozen=True)
 class Method:
     """A way to differentiate the study's workload; ``build`` is the study's own business.
 
-    ``limit`` holds the largest size at which its cost allows a case, ``because`` says why; ``extra`` names the
-    optional dependency that it needs, as (extra of pyproject.toml, module). A method that does not differentiate
-    is a yardstick: it is measured beside the others, and no gradient is asked of it.
+    ``limit`` holds the largest size at which its cost allows a case, ``because`` says why, and ``compiles`` whether
+    that cost is the run's alone, so that it still compiles beyond; ``extra`` names the optional dependency that it
+    needs, as (extra of pyproject.toml, module). A method that does not differentiate is a yardstick: it is measured
+    beside the others, and no gradient is asked of it.
     """
 
     build: Callable[..., Any]
     limit: Params = field(default_factory=dict)
     because: str = ""
+    compiles: bool = True
     extra: tuple[str, str] | None = None
     differentiates: bool = True
 
@@ -128,7 +140,9 @@ class Study:
     ``baselines``; the first is timed twice in every round, as the noise floor. ``evaluates`` is the primitive that
     every evaluation of the workload's unit (a layer) runs exactly once; ``executions(case)`` runs the case and
     counts how often the unit was really evaluated. Where a program's own trip counts are given (``loops``), they are
-    held against such an execution at the sizes in ``executed``.
+    held against such an execution at the sizes in ``executed``. Where ``matrix_products`` is set, those of the compiled
+    program are counted too: recomputation that the compiler removed is missing there. ``fit`` asks of compilers how
+    large a case may be.
     """
 
     name: str
@@ -142,6 +156,8 @@ class Study:
     evaluates: str | None = None
     executions: Callable[[Case], int] | None = None
     executed: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    matrix_products: bool = False
+    fit: Fit | None = None
     dtypes: tuple[str, ...] = ("float32",)
 
     def cases(self, profile: str) -> Iterator[Case]:

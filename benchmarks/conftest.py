@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from benchmarks import recorder
 from benchmarks.cases import PROFILES, Case, select
 from benchmarks.environment import ROOT, describe, fingerprint
-from benchmarks.recorder import EFFORTS, Journal, Record, record_group
+from benchmarks.recorder import EFFORTS, Journal, Record
+from benchmarks.targets import TARGETS as KNOWN
 from benchmarks.targets import parse_targets
 
 STUDY = os.environ.get("STUDY", "all")
@@ -18,6 +20,7 @@ PROFILE = os.environ.get("PROFILE", PROFILES[0])
 TARGETS = os.environ.get("TARGETS", "cpu")
 JOURNALS = Path(os.environ.get("JOURNALS", ROOT / "results" / "journals"))
 ENVIRONMENT = {**describe(), "profile": PROFILE}  # as it is at the start: pytest-benchmark asks at the end
+CPU = KNOWN["cpu"]  # where gradients are checked if no other target is attached
 RECORDS = pytest.StashKey[list[Record]]()
 
 
@@ -43,7 +46,13 @@ def recorded(request: pytest.FixtureRequest) -> Iterator[Callable[[Case], Record
     groups: dict[tuple[str, str], list[Case]] = {}
     for case in selected:  # pytest may have reordered them
         groups.setdefault(_group(case), []).append(case)
-    target, effort = parse_targets(TARGETS)[0], EFFORTS[PROFILE]
+    effort, targets = EFFORTS[PROFILE], parse_targets(TARGETS)
+    attached = [target for target in targets if target.attached]
+    compilers = [target for target in targets if not target.attached]
+    absent = {target: reason for target in attached if (reason := recorder.unreachable(target))}
+    present = [target for target in attached if target not in absent]
+    # Where gradients are checked: without a device of its own a compiler's numbers count by the CPU's check.
+    home = next(iter(present), CPU if compilers else attached[0])
     journal = Journal.open(JOURNALS / f"{PROFILE}-{TARGETS.replace(',', '+')}-{fingerprint()}.jsonl", ENVIRONMENT)
 
     def progress(line: str) -> None:
@@ -58,14 +67,27 @@ def recorded(request: pytest.FixtureRequest) -> Iterator[Callable[[Case], Record
     tried = set()
 
     def record(case: Case) -> Record:
+        group = groups[_group(case)]
         if _group(case) not in tried:
             tried.add(_group(case))
-            record_group(groups[_group(case)], target, effort, journal, progress)
-        return journal.records[case]
+            for target, reason in absent.items():
+                recorder.record_absent(group, target, reason, journal)
+            for target in present:
+                recorder.record_group(group, target, effort, journal, progress)
+            if compilers and not present:
+                recorder.record_correct(group, home, effort, journal)
+        return journal.records[case, home.name]
 
     yield record
-    request.config.stash[RECORDS] = [journal.records[case] for case in selected if case in journal.records]
-    journal.close(selected)
+    correct = [case for case in selected if (found := journal.get(case, home)) and found.numbers]
+    for target in compilers:
+        recorder.record_compiled(correct, target, effort, journal, progress)
+    wanted = list(dict.fromkeys([*selected, *map(recorder.fit_case, selected)]))
+    names = [target.name for target in (home, *targets)]
+    records = [record for (case, name), record in journal.records.items() if case in wanted and name in names]
+    request.config.stash[RECORDS] = [record for record in records if record.target != home.name or not record.samples]
+    run = [(case, target) for target in (home, *attached) for case in selected]
+    journal.close([*run, *((case, target) for target in compilers for case in correct)])
 
 
 def _group(case: Case) -> tuple[str, str]:
@@ -77,9 +99,8 @@ def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:
 
 
 def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:
-    """Cases without a time are no benchmarks to pytest-benchmark: they stand in a list of their own."""
-    records = config.stash.get(RECORDS, [])
-    output_json["untimed"] = [asdict(record) for record in records if not record.samples]
+    """What has no time, or not on the first target, is no benchmark to pytest-benchmark: it stands in its own list."""
+    output_json["more_records"] = [asdict(record) for record in config.stash.get(RECORDS, [])]
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

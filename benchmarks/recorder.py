@@ -16,16 +16,22 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from importlib.util import find_spec
+from itertools import groupby
 from pathlib import Path
 from typing import IO, Any
 
 from benchmarks.cases import Case, Missing, Number, case_from_json, studies
 from benchmarks.environment import ROOT
-from benchmarks.rulers import clock, process
+from benchmarks.rulers import clock, device, process
 from benchmarks.rulers.probe import AGAIN
 from benchmarks.targets import Target
 
-RULERS = ("count", "compiler", "check", "process")
+RULERS = {  # what is laid on a case besides the clock, by the platform of an attached target
+    "cpu": ("count", "compiler", "check", "process"),
+    "cuda": ("count", "compiler", "check", "device"),
+}
+ALLOCATORS = {"cpu": process.ALLOCATOR, "cuda": device.ALLOCATOR}
+CORRECT = ("count", "check")  # what makes a compiler's numbers count: the gradient is checked on the CPU
 
 
 @dataclass(frozen=True)
@@ -37,24 +43,26 @@ class Effort:
     rounds: int  # at most
     process_runs: int  # peaks of which the highest counts
     limit_seconds: float  # after which a case is given up
+    fits: bool  # seek the largest case that fits a compiler's device
 
 
 EFFORTS = {
-    "quick": Effort(4, clock.LEAST_ROUNDS, 60, 2, 60),
-    "full": Effort(30, 2 * clock.LEAST_ROUNDS, 100, 3, 600),
+    "quick": Effort(4, clock.LEAST_ROUNDS, 60, 2, 60, fits=False),
+    "full": Effort(30, 2 * clock.LEAST_ROUNDS, 100, 3, 600, fits=True),
 }
 TRIES = 2  # runs in which a case is tried: one that fails in both will fail again
 
 
 @dataclass(frozen=True)
 class Record:
-    """All that is known of a case; ``samples`` are its seconds on the clock, a round each.
+    """All that is known of a case on a target; ``samples`` are its seconds on the clock, a round each.
 
     ``again`` are the seconds of the same executable, timed a second time in the same rounds: the noise floor.
     ``tries`` counts the runs that left something missing.
     """
 
     case: Case
+    target: str
     numbers: tuple[Number, ...] = ()
     missing: tuple[Missing, ...] = ()
     samples: tuple[float, ...] = ()
@@ -72,7 +80,7 @@ class Journal:
 
     path: Path
     environment: Mapping[str, Any]
-    records: dict[Case, Record] = field(default_factory=dict)
+    records: dict[tuple[Case, str], Record] = field(default_factory=dict)
 
     @classmethod
     def open(cls, path: Path, environment: Mapping[str, Any] | None = None) -> "Journal":
@@ -87,23 +95,25 @@ class Journal:
         journal = cls(path, known["environment"])
         for fields in filter(None, map(_parsed, lines)):
             record = record_from_json(fields)
-            journal.records[record.case] = record
+            journal.records[record.case, record.target] = record
         if not text.endswith("\n"):  # the last line was cut short: what follows must not be added to it
             path.write_text(text + "\n")
         return journal
 
+    def get(self, case: Case, target: Target) -> Record | None:
+        return self.records.get((case, target.name))
+
     def put(self, record: Record) -> None:
-        self.records[record.case] = record
+        self.records[record.case, record.target] = record
         with self.path.open("a") as file:
             file.write(json.dumps(asdict(record)) + "\n")
 
-    def close(self, cases: Iterable[Case]) -> None:
-        """Forget these cases, if none of them misses anything that another run could add."""
-        wanted = list(cases)
-        if not all(_done_with(self.records.get(case)) for case in wanted):
+    def close(self, wanted: Sequence[tuple[Case, Target]]) -> None:
+        """Forget these cases on these targets, if none of them misses anything that another run could add."""
+        if not all(_done_with(self.get(case, target)) for case, target in wanted):
             return
-        done = {(case.study, case.size) for case in wanted}
-        self.records = {case: record for case, record in self.records.items() if (case.study, case.size) not in done}
+        done = {(some.study, some.size) for case, _ in wanted for some in (case, fit_case(case))}
+        self.records = {key: record for key, record in self.records.items() if (key[0].study, key[0].size) not in done}
         self.path.unlink()
         if self.records:  # of an earlier run that was cut short and wanted more
             self._start()
@@ -120,7 +130,7 @@ def record_from_json(fields: Mapping[str, Any]) -> Record:
     numbers = tuple(map(_number, fields["numbers"]))
     missing = tuple(Missing(**gap) for gap in fields["missing"])
     samples, again = tuple(fields["samples"]), tuple(fields["again"])
-    return Record(case_from_json(fields["case"]), numbers, missing, samples, again, fields.get("tries", 0))
+    return Record(case_from_json(fields["case"]), fields["target"], numbers, missing, samples, again, fields["tries"])
 
 
 def _number(fields: Mapping[str, Any]) -> Number:
@@ -130,12 +140,12 @@ def _number(fields: Mapping[str, Any]) -> Number:
 def record_group(
     cases: Sequence[Case], target: Target, effort: Effort, journal: Journal, progress: Callable[[str], None]
 ) -> None:
-    """Measure cases of one study and size, each by every ruler, and write them to the journal as they come.
+    """Measure cases of one study and size on an attached target, by every ruler, into the journal as they come.
 
     The study's baselines are measured with them whether they are among ``cases`` or not.
     """
     study = studies()[cases[0].study]
-    missing = [case for case in cases if not _settled(journal.records.get(case))]
+    missing = [case for case in cases if not _settled(journal.get(case, target))]
     if not missing:
         return
     companions = filter(study.affords, map(cases[0].with_method, study.baselines))
@@ -143,22 +153,94 @@ def record_group(
     label = f"{study.name} {cases[0].size}"
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        progress(f"{label}: {len(group)} programs, compiled, checked, their memory measured")
+        progress(f"{label}: {len(group)} programs on {target.name}, compiled, checked, their memory measured")
         measure(group, target, effort, journal, folder)
-        runnable = [case for case in group if (folder / case.id).exists() and journal.records[case].correct]
-        untimed = [case for case in runnable if not journal.records[case].samples]
+        runnable = [
+            case for case in group if (folder / case.id).exists() and journal.records[case, target.name].correct
+        ]
+        untimed = [case for case in runnable if not journal.records[case, target.name].samples]
         if untimed:
             progress(f"{label}: {len(runnable)} programs on the clock")
             samples = timed_in_rounds(runnable, target, effort, journal, folder)
     for case in untimed:
         if case.method in samples:
-            record = _without_clock(journal.records[case])
+            record = _without_clock(journal.records[case, target.name])
             numbers = (*record.numbers, *_timed(case.method, samples, study.baselines, target.name))
             again = samples.get(case.method + AGAIN, ())
             journal.put(replace(record, numbers=numbers, samples=samples[case.method], again=again))
-    for case in missing:
-        record = journal.records[case]
-        if not _settled(record):
+    _count_tries(missing, target, journal)
+
+
+def record_correct(cases: Sequence[Case], target: Target, effort: Effort, journal: Journal) -> None:
+    """Count and check cases on an attached target and take no other number there: for the sake of a compiler's."""
+    missing = [case for case in cases if not _settled(journal.get(case, target))]
+    with tempfile.TemporaryDirectory() as name:
+        measure(missing, target, effort, journal, Path(name), CORRECT)
+    _count_tries(missing, target, journal)
+
+
+def record_compiled(
+    cases: Sequence[Case], target: Target, effort: Effort, journal: Journal, progress: Callable[[str], None]
+) -> None:
+    """Compile cases for a target that is not attached, all in one process, and seek the largest that fits.
+
+    Cases whose gradient is wrong on the CPU, or was not checked, are left out.
+    """
+    missing = [case for case in cases if not _settled(journal.get(case, target))]
+    with _probes(target.environment) as ask:
+        for size, group in groupby(missing, key=lambda case: f"{case.study} {case.size}"):
+            chosen = list(group)
+            progress(f"{size}: {len(chosen)} programs compiled for {target.name}")
+            for case in chosen:
+                request = {"do": "measure", "case": asdict(case), "rulers": ("compiler",)}
+                _put_answer(case, target, "compiler", request, ask, effort, journal)
+        if effort.fits and target.unavailable() is None:
+            for case in dict.fromkeys(map(fit_case, filter(_has_fit, cases))):
+                if not _settled(journal.get(case, target)):
+                    _fit(case, target, ask, effort, journal, progress)
+    _count_tries(missing, target, journal)
+
+
+def _fit(
+    case: Case, target: Target, ask: "Ask", effort: Effort, journal: Journal, progress: Callable[[str], None]
+) -> None:
+    study = studies()[case.study]
+    method, fit = study.methods[case.method], study.fit
+    assert fit is not None
+    progress(f"{case.study} {case.method}: the largest {fit.parameter} that fits {target.name}")
+    most = fit.most if method.compiles else method.limit[fit.parameter]
+    request = {"do": "fit", "case": asdict(case), "most": most}
+    _put_answer(case, target, "fit", request, ask, replace(effort, limit_seconds=10 * effort.limit_seconds), journal)
+
+
+def _put_answer(
+    case: Case, target: Target, ruler: str, request: Mapping[str, Any], ask: "Ask", effort: Effort, journal: Journal
+) -> None:
+    """Put a request about a compiler's target and write what comes of it to the journal."""
+    before = journal.get(case, target)
+    missing = _unavailable_here(case, target)
+    numbers: tuple[Number, ...] = ()
+    if missing is None:
+        numbers, gaps = _answer(ask, {**request, "target": target.name}, effort.limit_seconds, ruler)
+    else:
+        gaps = (missing,)
+    journal.put(Record(case, target.name, numbers, gaps, tries=before.tries if before else 0))
+
+
+def fit_case(case: Case) -> Case:
+    """The case of which it is asked how large it may be: the fit's workload, its parameter left open."""
+    fit = studies()[case.study].fit
+    return Case(case.study, case.method, tuple(fit.workload.items()), case.dtype) if fit else case
+
+
+def _has_fit(case: Case) -> bool:
+    return studies()[case.study].fit is not None
+
+
+def _count_tries(cases: Iterable[Case], target: Target, journal: Journal) -> None:
+    for case in cases:
+        record = journal.get(case, target)
+        if record is not None and not _settled(record):
             journal.put(replace(record, tries=record.tries + 1))
 
 
@@ -170,25 +252,51 @@ def unavailable_extra(case: Case) -> str | None:
     return f"{extra[1]} is not installed: pip install -e '.[{extra[0]}]'"
 
 
+def _unavailable_here(case: Case, target: Target) -> Missing | None:
+    reason = unavailable_extra(case) or target.unavailable()
+    return Missing(EXTRA, target.name, reason) if reason else None
+
+
+def unreachable(target: Target) -> str | None:
+    """Why programs cannot run on a target: no plugin, or no such device is attached. None if they can."""
+    reason = target.unavailable()
+    if reason is not None or target.platform == "cpu":
+        return reason
+    with _probes(target.environment) as ask:
+        numbers = ask({"do": "attached", "target": target.name}, 120)
+        try:
+            found = any("device" in reply for reply in numbers)
+        except ProbeDied:
+            found = False
+    return None if found else f"no {target.name.upper()} is attached"
+
+
+def record_absent(cases: Iterable[Case], target: Target, reason: str, journal: Journal) -> None:
+    """Write down that a target is not there."""
+    for case in cases:
+        journal.put(Record(case, target.name, missing=(Missing(EXTRA, target.name, reason),)))
+
+
 def measure(
     cases: Iterable[Case],
     target: Target,
     effort: Effort,
     journal: Journal,
     folder: Path,
-    rulers: Sequence[str] = RULERS,
+    rulers: Sequence[str] | None = None,
 ) -> None:
     """Lay every ruler but the clock on each case, and save its executable in the folder under the case's id.
 
     Of a case that was measured before only the executable is made again.
     """
-    environment = {**target.environment, **process.ALLOCATOR}
-    with _probes(environment, folder / "note") as ask:
+    laid = RULERS[target.platform] if rulers is None else rulers
+    environment = {**target.environment, **ALLOCATORS[target.platform]}
+    with _probes(environment, "run", fresh="device" in laid) as ask:
         for case in cases:
-            before = journal.records.get(case)
-            reason = unavailable_extra(case)
-            if reason is not None:
-                journal.put(Record(case, missing=(Missing(EXTRA, target.name, reason),)))
+            before = journal.get(case, target)
+            gap = _unavailable_here(case, target)
+            if gap is not None:
+                journal.put(Record(case, target.name, missing=(gap,)))
                 continue
             known = before if _measured(before) else None
             request = {
@@ -196,30 +304,39 @@ def measure(
                 "case": asdict(case),
                 "target": target.name,
                 "save": str(folder / case.id),
-                "rulers": () if known else rulers,
+                "rulers": () if known else laid,
                 "runs": effort.process_runs,
             }
-            numbers, missing = [], []
-            try:
-                for reply in ask(request, effort.limit_seconds):
-                    if "number" in reply:
-                        numbers.append(_number(reply["number"]))
-                    elif "missing" in reply:
-                        missing.append(Missing(**reply["missing"]))
-            except ProbeDied as death:
-                missing.append(Missing("process" if numbers else "compiler", target.name, str(death)))
-                (folder / case.id).unlink(missing_ok=True)
+            numbers, missing = _answer(ask, request, effort.limit_seconds, "compiler")
             if known:  # its numbers stand; without an executable it has no time
                 if missing:
                     gaps = (Missing("clock", gap.target, gap.reason) for gap in missing)
                     journal.put(replace(_without_clock(known), missing=tuple(gaps)))
                 continue
-            record = Record(case, tuple(numbers), tuple(missing), tries=before.tries if before else 0)
-            unchecked = "check" in rulers and not any(number.ruler == "check" for number in numbers)
+            record = Record(case, target.name, numbers, missing, tries=before.tries if before else 0)
+            unchecked = "check" in laid and not any(number.ruler == "check" for number in numbers)
             if record.correct and unchecked and studies()[case.study].methods[case.method].differentiates:
                 gap = Missing("check", target.name, "its gradient was not checked, so its numbers do not count")
                 record = replace(record, missing=(*record.missing, gap))
             journal.put(record if record.correct else replace(record, numbers=()))
+
+
+def _answer(
+    ask: "Ask", request: Mapping[str, Any], limit: float, ruler: str
+) -> tuple[tuple[Number, ...], tuple[Missing, ...]]:
+    """The numbers and the gaps that a probe replies with; its death is a gap of ``ruler``, or of a later one."""
+    numbers, missing = [], []
+    try:
+        for reply in ask(request, limit):
+            if "number" in reply:
+                numbers.append(_number(reply["number"]))
+            elif "missing" in reply:
+                missing.append(Missing(**reply["missing"]))
+    except ProbeDied as death:
+        missing.append(Missing("process" if numbers else ruler, request["target"], str(death)))
+        if "save" in request:
+            Path(request["save"]).unlink(missing_ok=True)
+    return tuple(numbers), tuple(missing)
 
 
 def timed_in_rounds(
@@ -246,7 +363,7 @@ def timed_in_rounds(
         }
         samples: dict[str, list[float]] = {}
         try:
-            with _probes(target.environment, folder / "note") as ask:
+            with _probes(target.environment, "run") as ask:
                 for reply in ask(request, effort.limit_seconds * (1 + len(programs))):
                     for name, seconds in reply.get("round", {}).items():
                         samples.setdefault(name, []).append(seconds)
@@ -259,7 +376,7 @@ def timed_in_rounds(
                     continue
             for name in [culprit] if culprit in programs else list(programs):
                 del programs[name]
-                record = _without_clock(journal.records[cases[0].with_method(name)])
+                record = _without_clock(journal.records[cases[0].with_method(name), target.name])
                 journal.put(replace(record, missing=(*record.missing, Missing("clock", target.name, str(death)))))
     return {}
 
@@ -296,7 +413,11 @@ def _measured(record: Record | None) -> bool:
 
 
 def _settled(record: Record | None) -> bool:
-    return record is not None and (_unavailable(record) or (bool(record.samples) and _measured(record)))
+    """Is nothing left that another run could add? Where nothing can be timed, no time is missing."""
+    if record is None:
+        return False
+    timed = bool(record.samples) or not any(number.ruler in ("process", "device") for number in record.numbers)
+    return _unavailable(record) or (timed and _measured(record))
 
 
 def _done_with(record: Record | None) -> bool:
@@ -319,14 +440,21 @@ class ProbeDied(RuntimeError):
         self.running = running
 
 
+Ask = Callable[[Mapping[str, Any], float], Iterator[Any]]
+
+
 @contextmanager
-def _probes(
-    environment: Mapping[str, str], note: Path
-) -> Iterator[Callable[[Mapping[str, Any], float], Iterator[Any]]]:
-    """A function that puts a request to a probe and yields its replies; it starts a new probe after a death."""
+def _probes(environment: Mapping[str, str], *arguments: str, fresh: bool = False) -> Iterator[Ask]:
+    """A function that puts a request to a probe and yields its replies.
+
+    It starts a new probe after a death, or if ``fresh`` for every request. Flags for XLA are added to the user's own.
+    """
     started: list[Child] = []
     alive: list[Child] = []
-    with tempfile.TemporaryFile() as errors:
+    flags = " ".join(filter(None, (os.environ.get("XLA_FLAGS"), environment.get("XLA_FLAGS"))))
+    complete = {**os.environ, **environment, "XLA_FLAGS": flags}
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as errors:
+        note = Path(folder) / "note"
 
         def start(module: str, *arguments: str, stderr: IO[bytes] | int) -> Child:
             command = [sys.executable, "-m", module, *arguments]
@@ -337,16 +465,20 @@ def _probes(
                 stderr=stderr,
                 bufsize=0,
                 cwd=ROOT,
-                env={**os.environ, **environment},
+                env=complete,
             )
             started.append(child)
             return child
 
         def ask(request: Mapping[str, Any], limit: float) -> Iterator[Any]:
+            if fresh and alive:
+                for child in alive:
+                    child.kill()
+                alive.clear()
             if not alive:
                 errors.seek(0)
                 errors.truncate()
-                probe = start("benchmarks.rulers.probe", stderr=errors)
+                probe = start("benchmarks.rulers.probe", *arguments, stderr=errors)
                 sampler = start("benchmarks.rulers.sampler", str(probe.pid), stderr=subprocess.DEVNULL)
                 alive.extend([probe, sampler])
             probe, sampler = alive

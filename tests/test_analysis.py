@@ -10,10 +10,11 @@ import pytest
 from asv import results as asv_results
 from asv.runner import BenchmarkResult
 
-from analysis import animation, claims, fit, frame, report, theory
+from analysis import animation, claims, devices, fit, frame, remat, report, theory
 from analysis.__main__ import main
 from analysis.claims import View, judge
 from analysis.frame import Results
+from analysis.versions import compared
 from benchmarks.environment import ROOT
 from benchmarks.targets import ANY
 
@@ -375,6 +376,75 @@ def test_asv_and_pytest_results_stand_side_by_side(asv_folder, tmp_path, capsys)
     assert [row["verdict"] for row in mixed] == [v.verdict for v in alone], "the same file twice is read once"
     assert len(rows) > len(mixed)
     assert capsys.readouterr().out.count("noise floor") == 1, "asv has none"
+
+
+def compiled_for(results, target, factor=1.0):
+    """The compiler's numbers of a run, as another target's compiler would give them."""
+    mine = results.frame[results.frame["ruler"] == "compiler"].assign(target=target)
+    return mine.assign(value=mine["value"] * factor)
+
+
+def test_a_compilers_target_has_memory_verdicts_and_no_time():
+    results = synthetic()
+    both = replace(results, frame=pd.concat([results.frame, compiled_for(results, "nvidia-h100")]))
+    found = claims.verdicts(both)
+    there = [v for v in found if v.target == "nvidia-h100"]
+    assert {v.verdict for v in there if v.ruler == "compiler"} == {"confirmed"}
+    assert {v.ruler for v in there} == {"compiler", "clock"}
+    assert {v.verdict for v in there if v.ruler == "clock"} == {"not measured"}
+    assert all("nvidia-h100 is a compiler here" in v.why for v in there if v.ruler == "clock")
+    assert [v for v in found if v.target != "nvidia-h100"] == claims.verdicts(results), "counts are not said twice"
+
+
+def test_targets_are_laid_side_by_side(tmp_path):
+    results = synthetic()
+    both = replace(results, frame=pd.concat([results.frame, compiled_for(results, "nvidia-h100", 0.5)]))
+    rows = {(row.method, row.depth): row for row in devices.by_target(claims.views(both))}
+    assert rows["vanilla", 144].planned == pytest.approx((435, 217.5))
+    list(report.write(both, tmp_path))
+    page = (tmp_path / "index.html").read_text()
+    assert "nvidia-h100 is a compiler here, not a device" in page
+    assert "Planned memory by target, in activations" in page
+
+
+@pytest.mark.parametrize(
+    ("left", "planned", "survived", "saved", "words"),
+    [
+        (
+            56,
+            30.0,
+            True,
+            True,
+            "All 56 recomputed products are executed, and memory falls: 30.0 activations against 100.0.",
+        ),
+        (56, 101.0, True, False, "All 56 recomputed products are executed, and nothing is saved"),
+        (0, 100.0, False, False, "None of the 56 recomputed products is left"),
+        (20, 90.0, False, True, "20 of the 56 recomputed products are left, and memory falls"),
+    ],
+)
+def test_what_became_of_a_recomputation(left, planned, survived, saved, words):
+    cell = remat.Cell("scan, barriers on", "cpu", 56, left, planned, 100.0)
+    assert (cell.survived, cell.saved) == (survived, saved)
+    assert words in cell.why
+
+
+def test_what_changed_between_versions_is_named_only_beyond_noise():
+    frames = []
+    for jax, temp, time in (
+        ("0.6.2", 2.0, (1.0, 0.9, 1.1)),
+        ("0.8.3", 2.0, (1.1, 1.0, 1.2)),
+        ("0.10.2", 1.0, (0.5, 0.4, 0.6)),
+    ):
+        case = {"study": "backprop", "method": "sqrt", "depth": 144, "width": 32, "batch": 1024, **ORIGIN, "jax": jax}
+        temps = {"ruler": "compiler", "quantity": "temp", "value": temp, "low": None, "high": None}
+        times = dict(zip(("value", "low", "high"), time, strict=True), ruler="clock", quantity="time")
+        frames += [
+            {**case, "target": "cpu", "unit": "", "flags": ("asv",), "repeats": 1, **row} for row in (temps, times)
+        ]
+    versions, rows = compared(Results(frame._frame(frames), pd.DataFrame(), pd.DataFrame(), {}))
+    assert versions == ["0.6.2", "0.8.3", "0.10.2"]
+    changes = {row.quantity: row.changes for row in rows}
+    assert changes == {"temp": "0.8.3 to 0.10.2: -50%", "time": "0.8.3 to 0.10.2: -55%"}
 
 
 def test_numbers_are_written_for_people():

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,8 @@ from benchmarks.environment import ROOT
 from benchmarks.recorder import EXTRA, Effort, Journal, record_from_json, record_group
 from benchmarks.targets import TARGETS
 
-EFFORT = Effort(clock_seconds=0.1, least_rounds=6, rounds=6, process_runs=2, limit_seconds=6)
+EFFORT = Effort(clock_seconds=0.1, least_rounds=6, rounds=6, process_runs=2, limit_seconds=6, fits=False)
+CPU = TARGETS["cpu"]
 
 
 @pytest.fixture
@@ -31,8 +33,8 @@ def toy(monkeypatch, tmp_path):
 def record(group, path):
     lines = []
     journal = Journal.open(path)
-    record_group(group, TARGETS["cpu"], EFFORT, journal, lines.append)
-    return {case.method: record for case, record in journal.records.items()}, journal, lines
+    record_group(group, CPU, EFFORT, journal, lines.append)
+    return {case.method: record for (case, _), record in journal.records.items()}, journal, lines
 
 
 def reasons(record):
@@ -56,18 +58,18 @@ def test_one_bad_case_costs_the_others_nothing(toy, tmp_path):
     assert "no answer within its limit of 6 s" in reasons(records["dawdling"])
     assert records["absent"].missing[0].ruler == EXTRA
     assert "pip install -e '.[peers]'" in reasons(records["absent"])
-    journal.close(toy(*methods))
+    journal.close([(case, CPU) for case in toy(*methods)])
     assert journal.path.exists(), "what is missing can be measured by another run"
 
 
 def test_a_case_that_fails_in_two_runs_is_given_up(toy, tmp_path):
     path = tmp_path / "journal.jsonl"
     first, journal, _ = record(toy("plain", "raising"), path)
-    journal.close(toy("plain", "raising"))
+    journal.close([(case, CPU) for case in toy("plain", "raising")])
     second, journal, _ = record(toy("plain", "raising"), path)
     assert (first["raising"].tries, second["raising"].tries) == (1, 2)
     assert second["plain"] == first["plain"]
-    journal.close(toy("plain", "raising"))
+    journal.close([(case, CPU) for case in toy("plain", "raising")])
     assert not path.exists(), "the next run measures everything afresh"
 
 
@@ -81,7 +83,9 @@ def test_a_measured_case_whose_executable_cannot_be_made_again_says_so(toy, tmp_
     path = tmp_path / "journal.jsonl"
     records, journal, _ = record(toy("plain", "dies_later"), path)
     assert not records["dies_later"].missing
-    journal.put(recorder._without_clock(journal.records[toy("dies_later")[0]]))  # as if cut short before the clock
+    journal.put(
+        recorder._without_clock(journal.records[toy("dies_later")[0], "cpu"])
+    )  # as if cut short before the clock
     records, _, _ = record(toy("plain", "dies_later"), path)
     assert "ended its process with code 5" in reasons(records["dies_later"])
     assert records["dies_later"].numbers, "what was measured stays"
@@ -90,12 +94,45 @@ def test_a_measured_case_whose_executable_cannot_be_made_again_says_so(toy, tmp_
 def test_an_executable_that_cannot_be_loaded_costs_only_itself(toy, tmp_path):
     group = toy("plain", "twin")
     _, journal, _ = record(group, tmp_path / "journal.jsonl")
-    recorder.measure(group, TARGETS["cpu"], EFFORT, journal, tmp_path)
+    recorder.measure(group, CPU, EFFORT, journal, tmp_path)
     (tmp_path / group[1].id).write_bytes(b"no executable")
-    samples = recorder.timed_in_rounds(group, TARGETS["cpu"], EFFORT, journal, tmp_path)
+    samples = recorder.timed_in_rounds(group, CPU, EFFORT, journal, tmp_path)
     assert set(samples) == {"plain", "plain again"}
-    assert journal.records[group[0]].samples
-    assert "UnpicklingError" in reasons(journal.records[group[1]])
+    assert journal.records[group[0], "cpu"].samples
+    assert "UnpicklingError" in reasons(journal.records[group[1], "cpu"])
+
+
+def test_a_compilers_target_gets_no_time_and_says_what_it_lacks(toy, tmp_path):
+    absent = replace(TARGETS["nvidia-h100"], extra=("targets-gpu", "no_such_module"))
+    journal = Journal.open(tmp_path / "journal.jsonl")
+    recorder.record_compiled(toy("plain"), absent, EFFORT, journal, lambda line: None)
+    (found,) = journal.records.values()
+    assert (found.target, found.numbers) == ("nvidia-h100", ())
+    assert reasons(found) == "no_such_module is not installed: pip install -e '.[targets-gpu]'"
+
+
+@pytest.mark.skipif(TARGETS["nvidia-h100"].unavailable() is not None, reason="needs the extra targets-gpu")
+def test_a_compilers_target_is_asked_in_one_process_and_a_bad_case_costs_only_itself(toy, tmp_path):
+    path = tmp_path / "journal.jsonl"
+    journal, h100 = Journal.open(path), TARGETS["nvidia-h100"]
+    recorder.record_compiled(toy("raising", "plain", "twin"), h100, EFFORT, journal, lambda line: None)
+    records = {case.method: found for (case, _), found in journal.records.items()}
+    assert reasons(records["raising"]) == "RuntimeError: this method"
+    for good in ("plain", "twin"):
+        assert not records[good].missing
+        assert {number.ruler for number in records[good].numbers} == {"compiler", "compile"}
+        assert {number.target for number in records[good].numbers} == {"nvidia-h100"}
+    before = path.read_text()
+    recorder.record_compiled(toy("plain", "twin"), h100, EFFORT, journal, lambda line: None)
+    assert path.read_text() == before, "what is known is not compiled again"
+
+
+def test_without_an_attached_target_gradients_are_checked_on_the_cpu(toy, tmp_path):
+    journal = Journal.open(tmp_path / "journal.jsonl")
+    recorder.record_correct(toy("plain", "lying"), CPU, EFFORT, journal)
+    records = {case.method: found for (case, _), found in journal.records.items()}
+    assert {number.ruler for number in records["plain"].numbers} == {"count", "check"}
+    assert not records["lying"].correct
 
 
 def test_the_sampler_sees_another_process_and_imports_no_jax():
@@ -132,9 +169,9 @@ def test_a_second_run_measures_only_what_is_missing(toy, tmp_path):
     assert second["once_dead"].samples
     assert second["twin"] == first["twin"]
     assert "2 programs" in lines[0]  # the missing one and its baseline
-    journal.close([*toy("plain", "twin"), cases.Case("toy", "plain", (("n", 8),))])
+    journal.close([(case, CPU) for case in [*toy("plain", "twin"), cases.Case("toy", "plain", (("n", 8),))]])
     assert path.exists(), "a run that was cut short is not complete"
-    journal.close(toy("plain", "twin", "once_dead"))
+    journal.close([(case, CPU) for case in toy("plain", "twin", "once_dead")])
     assert not path.exists()
 
 
@@ -150,7 +187,7 @@ def test_a_journal_that_was_cut_short_goes_on(toy, tmp_path):
     whole = path.read_text().count("\n")
     with path.open("a") as file:
         file.write('{"case": {"study"')  # the process was killed while it wrote
-    assert Journal.open(path).records[toy("plain")[0]] == records["plain"]
+    assert Journal.open(path).records[toy("plain")[0], "cpu"] == records["plain"]
     Journal.open(path).put(records["plain"])
     lines = path.read_text().splitlines()
     assert len(lines) == whole + 2
@@ -169,5 +206,5 @@ def test_a_narrow_run_leaves_the_rest_of_a_wide_one_in_the_journal(toy, tmp_path
     other = cases.Case("toy", "plain", (("n", 8),))
     record([other], path)
     _, journal, _ = record(toy("plain"), path)
-    journal.close(toy("plain"))
-    assert list(Journal.open(path).records) == [other]
+    journal.close([(case, CPU) for case in toy("plain")])
+    assert list(Journal.open(path).records) == [(other, "cpu")]

@@ -39,7 +39,8 @@ class Drawn:
 def figures(view: View) -> list[Drawn]:
     """All figures of the study for which the results hold numbers."""
     with styled():
-        return [draw(view) for draw in (memory, evaluations, time, frontier, law) if len(view.frame)]
+        drawn = (memory, evaluations, time, frontier, law, rulers) if view.attached else (memory,)
+        return [draw(view) for draw in drawn if len(view.frame)]
 
 
 def _today(view: View) -> list[str]:
@@ -67,8 +68,8 @@ def memory(view: View) -> Drawn:
     figure, panels = _by_kind(view)
     for ax, title, methods in panels:
         for i, method in enumerate(methods):
-            temp = view.activations(method, "compiler", "temp")
-            peak = view.activations(method, "process", "peak")
+            temp = view.planned(method)
+            peak = view.activations(method, _measuring(view), "peak")
             unit = view.series(method, "count", "activation").reindex(peak.index)
             peak = peak[peak * unit > 2**20]  # below 1 MiB the process ruler resolves nothing
             if len(temp) == 0:
@@ -93,6 +94,44 @@ def memory(view: View) -> Drawn:
         "Filled symbols: what XLA's buffer assignment plans (temp). Large hollow symbols: what the process really held "
         "at its peak, its result not counted; peaks below 1 MiB are not drawn. Bars: the residuals that jax.vjp keeps. "
         "Dashed: the predicted number of stored activations. One activation is batch x width numbers.",
+        figure,
+    )
+
+
+def _measuring(view: View) -> str:
+    """The ruler that measures a program's peak on the view's target."""
+    return "process" if view.target == "cpu" else "device"
+
+
+def rulers(view: View) -> Drawn:
+    """Compiled against measured memory on the same device."""
+    figure, (ax,) = _panels(1, 5.2)
+    figure.set_size_inches(6.4, 5.2)
+    ends = [np.inf, 0.0]
+    for i, (title, methods) in enumerate(
+        {
+            "the lecture's strategies": LECTURE,
+            "other schedules": [*OPTIMUM, *TAPED],
+            "what people write": _today(view),
+        }.items()
+    ):
+        points = []
+        for method in methods:
+            planned = view.series(method, "compiler", "temp") + view.series(method, "compiler", "outputs")
+            peak = view.series(method, _measuring(view), "peak")
+            points += [(planned[n] / 2**20, peak[n] / 2**20) for n in planned.index.intersection(peak.index)]
+        points = [point for point in points if point[1] > 1]  # below 1 MiB the process ruler resolves nothing
+        if points:
+            ax.plot(*zip(*points, strict=True), ls="", label=title, **look(i))
+            ends = [min(ends[0], *map(min, points)), max(ends[1], *map(max, points))]
+    if ends[1] > 0:
+        ax.plot(ends, ends, ls=(0, (4, 3)), color="black", lw=1, label="predicted: measured = planned")
+    _logs(ax, "planned by the compiler: temp + outputs (MiB)", "measured peak (MiB)")
+    _legend(ax)
+    return Drawn(
+        "rulers",
+        "Planned against measured memory",
+        f"Every method and depth whose peak is above 1 MiB; measured by the ruler {_measuring(view)} on {view.target}.",
         figure,
     )
 
@@ -177,11 +216,11 @@ def frontier(view: View) -> Drawn:
 
 
 def _frontier_points(view: View) -> tuple[int, pd.DataFrame]:
-    depths = view.series("vanilla", "compiler", "temp").index
+    depths = view.planned("vanilla").index
     n = int(depths.max()) if len(depths) else 0
     rows = {}
     for method in view.frame["method"].unique():
-        temp = view.activations(method, "compiler", "temp")
+        temp = view.planned(method)
         ratio = view.rows(method, "clock", "time / vanilla")
         if method == "vanilla" and n in temp.index:
             rows[method] = (temp[n], 1.0, 1.0, 1.0)
@@ -193,7 +232,7 @@ def _frontier_points(view: View) -> tuple[int, pd.DataFrame]:
 def _optimum(view: View, n: int) -> list[tuple[float, float]]:
     forward = view.series("store_all", "clock", "time / forward")
     ratio = view.series("store_all", "clock", "time / vanilla")
-    temp = view.activations("store_all", "compiler", "temp")
+    temp = view.planned("store_all")
     if n not in forward.index or n not in ratio.index or n not in temp.index:
         return []
     besides = float(temp[n]) - n

@@ -22,8 +22,8 @@ import numpy as np
 from jax.experimental import serialize_executable
 
 from benchmarks.cases import Case, Missing, Number, Program, Study, case_from_json, studies
-from benchmarks.rulers import clock, compiler, counts, process
-from benchmarks.targets import ANY
+from benchmarks.rulers import clock, compiler, counts, device, process, program_text
+from benchmarks.targets import ANY, TARGETS
 
 Reply = dict[str, Any]
 
@@ -32,7 +32,8 @@ def main() -> None:
     replies = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # whatever else prints must not get between the replies
     _volunteer_for_the_oom_killer()
-    jax.block_until_ready(jax.jit(lambda a: a @ a)(np.eye(256)))  # what a first execution adds once is not a program's
+    if sys.argv[1:] == ["run"]:  # what a first execution adds once is not a program's
+        jax.block_until_ready(jax.jit(lambda a: a @ a)(np.eye(256)))
     for line in sys.stdin:
         request = json.loads(line)
         for reply in REQUESTS[request["do"]](request):
@@ -42,33 +43,107 @@ def main() -> None:
 
 def measure(request: Reply) -> Iterator[Reply]:
     """Lay ``request["rulers"]`` on one case, save its executable, reply with a number or a reason at a time."""
-    case, target, rulers = case_from_json(request["case"]), request["target"], request["rulers"]
+    case, target, rulers = case_from_json(request["case"]), TARGETS[request["target"]], request["rulers"]
     _note(request, case.method)
     study = studies()[case.study]
     try:
         program = study.program(case)
-        inputs = jax.device_put(program.inputs())
-        compiled, numbers = compiler.compile_program(jax.jit(program.run).lower(*inputs), target)
+        compiled, numbers = compiler.compile_program(program, target)
     except Exception as error:  # whatever a user's method raises costs this case alone
-        yield _missing("compiler", target, error)
+        yield _missing("compiler", target.name, error)
         return
-    # Before the first run: after it, XLA on a CPU no longer serializes programs that sort (Equinox's do).
-    yield from _laid("clock", target, lambda: _saved(compiled, Path(request["save"])))
+    if "save" in request:
+        # Before the first run: after it, XLA on a CPU no longer serializes programs that sort (Equinox's do).
+        yield from _laid("clock", target.name, lambda: _saved(compiled, Path(request["save"])))
     if "compiler" in rulers:
         yield from _numbers(numbers)
+        if study.matrix_products:
+            yield from _laid("compiler", target.name, lambda: [_matrix_products(compiled, target.name)])
     if "count" in rulers:
         yield from _laid("count", ANY, lambda: _counted(study, case, program))
+    if not target.attached:
+        return
+    inputs = jax.device_put(program.inputs())
+    call = partial(compiled, *inputs)
     results: list[Any] = []
+    if "device" in rulers:
+        yield from _laid("device", target.name, lambda: _device_peak(call, target.name, results))
     if "process" in rulers:
         yield {"sampler": "start"}
         sys.stdin.readline()  # the parent has started
-        yield from _laid(
-            "process", target, lambda: _peaks(partial(compiled, *inputs), request["runs"], target, results)
-        )
+        yield from _laid("process", target.name, lambda: _peaks(call, request["runs"], target.name, results))
         yield {"sampler": "stop"}
         sys.stdin.readline()
     if "check" in rulers and study.methods[case.method].differentiates:
-        yield from _laid("check", target, lambda: [_checked(study, case, (results or [compiled(*inputs)])[0], target)])
+        yield from _laid("check", target.name, lambda: [_checked(study, case, (results or [call()])[0], target.name)])
+
+
+def attached(request: Reply) -> Iterator[Reply]:
+    """Reply with the kind of the device that this process finds, or with the reason why it finds none."""
+    try:
+        yield {"device": jax.devices()[0].device_kind}
+    except RuntimeError as error:
+        yield _missing("device", request["target"], error)
+
+
+def largest_fit(request: Reply) -> Iterator[Reply]:
+    """Reply with the largest value of a parameter at which the case's program fits the target's memory.
+
+    Found on the compiler, by bisection; where memory grows evenly the next value comes from the straight line through
+    the two known.
+    """
+    case, target = case_from_json(request["case"]), TARGETS[request["target"]]
+    fit = studies()[case.study].fit
+    assert fit is not None
+    assert target.memory is not None
+    _note(request, case.method)
+    study, memory, most = studies()[case.study], target.memory, request["most"]
+
+    def total(n: int) -> int:
+        sized = Case(case.study, case.method, ((fit.parameter, n), *case.params), case.dtype)
+        program = study.program(sized)
+        compiled = jax.jit(program.run).lower(*compiler.shapes(program, target)).compile()
+        return compiler.plan(compiled, target)["total"]
+
+    try:
+        largest, needed = fitting(total, memory, most)
+    except Exception as error:
+        yield _missing("fit", target.name, error)
+        return
+    flags = ("not tried beyond",) if largest == most else ()
+    quantity = f"largest {fit.parameter} that fits"
+    yield from _numbers([Number("fit", target.name, quantity, "layers", float(largest), flags=flags)])
+    yield from _numbers([Number("fit", target.name, "memory needed there", "B", float(needed))])
+
+
+def fitting(total: Callable[[int], int], memory: int, most: int) -> tuple[int, int]:
+    """The largest n of 0 to ``most`` with ``total(n) <= memory``, and that total; ``total`` must not fall with n."""
+    low, at_low = 0, 0
+    high, at_high = most, _total_or_too_much(total, most, memory)
+    if at_high <= memory:
+        return most, at_high
+    turn = 0
+    while high - low > 1:
+        turn += 1
+        line = low + (high - low) * (memory - at_low) / (at_high - at_low)
+        middle = int(line) if turn % 2 else (low + high) // 2
+        middle = min(max(middle, low + 1), high - 1)
+        needed = _total_or_too_much(total, middle, memory)
+        if needed <= memory:
+            low, at_low = middle, needed
+        else:
+            high, at_high = middle, needed
+    return low, at_low
+
+
+def _total_or_too_much(total: Callable[[int], int], n: int, memory: int) -> int:
+    """A compiler that refuses a program for want of memory has said that it does not fit."""
+    try:
+        return total(n)
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return 2 * memory
 
 
 def clock_group(request: Reply) -> Iterator[Reply]:
@@ -94,7 +169,7 @@ def clock_group(request: Reply) -> Iterator[Reply]:
 
 
 AGAIN = " again"  # the second timing of the same executable in a round
-REQUESTS = {"measure": measure, "time": clock_group}
+REQUESTS = {"measure": measure, "time": clock_group, "attached": attached, "fit": largest_fit}
 
 
 def _run(compiled: Any, inputs: Sequence[Any]) -> Any:
@@ -105,7 +180,7 @@ def _counted(study: Study, case: Case, program: Program) -> list[Number]:
     def number(quantity: str, unit: str, value: float, *flags: str) -> Number:
         return Number("count", ANY, quantity, unit, float(value), flags=flags)
 
-    arguments = jax.eval_shape(lambda *arrays: arrays, *program.inputs())
+    arguments = compiler.shapes(program)
     numbers = [number(quantity, unit, value) for quantity, (value, unit) in program.facts.items()]
     if program.loss is not None:
         numbers.append(number("residuals", "B", counts.residual_bytes(program.loss, *arguments)))
@@ -117,6 +192,8 @@ def _counted(study: Study, case: Case, program: Program) -> list[Number]:
         return numbers
     flags = ("trip counts from the schedule",) if program.loops else ()
     numbers.append(number("flops", "flop", counted[counts.FLOPS], *flags))
+    if study.matrix_products:
+        numbers.append(number("matrix products", "products", counted["dot_general"], *flags))
     if study.evaluates is not None:
         numbers.append(number("evaluations", "evaluations", counted[study.evaluates], *flags))
     if program.loops and study.executions is not None and study.witnesses(case):
@@ -148,6 +225,18 @@ def _peaks(call: Callable[[], Any], runs: int, target: str, results: list[Any]) 
         Number("process", target, "peak", "B", peaks.value, peaks.low, peaks.high, runs),
         Number("process", target, "first peak", "B", peaks.first),
     ]
+
+
+def _device_peak(call: Callable[[], Any], target: str, results: list[Any]) -> list[Number]:
+    peak, result = device.device_peak(call, jax.devices()[0], target)
+    results.append(result)
+    return [peak]
+
+
+def _matrix_products(compiled: Any, target: str) -> Number:
+    return Number(
+        "compiler", target, "matrix products", "products", float(program_text.matrix_products(compiled.as_text()))
+    )
 
 
 def _laid(ruler: str, target: str, take: Callable[[], list[Number]]) -> Iterator[Reply]:

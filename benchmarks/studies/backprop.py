@@ -9,6 +9,7 @@ The workload is a chain of dense tanh layers without biases, a wide batch and na
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from math import ceil
 from math import sqrt as square_root
@@ -20,7 +21,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from benchmarks.cases import Case, Method, Program, Study
+from benchmarks.cases import Case, Fit, Method, Program, Study
 from benchmarks.checkpointing import (
     Schedule,
     binomial,
@@ -37,6 +38,7 @@ Weight = Float[Array, "width width"]
 Activation = Float[Array, "batch width"]
 Layer = Callable[[Any, Any], Any]
 Chain = Callable[[Any, Any], Any]
+Remat = Callable[[Chain], Chain]
 
 
 def layer(weight: Weight, h: Activation) -> Activation:
@@ -89,11 +91,13 @@ def jax_remat_layer(layer: Layer, depth: int) -> Chain:
     return vanilla(jax.checkpoint(layer), depth)
 
 
-def jax_remat_sqrt(layer: Layer, depth: int, inner: Callable[[Layer], Layer] = lambda layer: layer) -> Chain:
+def jax_remat_sqrt(
+    layer: Layer, depth: int, inner: Callable[[Layer], Layer] = lambda layer: layer, checkpoint: Remat = jax.checkpoint
+) -> Chain:
     """A scan over segments of about sqrt(n) layers, ``jax.checkpoint`` around each segment's scan."""
     length = ceil(square_root(depth))
     whole = depth - depth % length
-    segment = jax.checkpoint(vanilla(inner(layer), length))
+    segment = checkpoint(vanilla(inner(layer), length))
 
     def chain(weights: Weights, x: Activation) -> Activation:
         segments = weights[:whole].reshape(-1, length, *weights.shape[1:])
@@ -108,14 +112,14 @@ def jax_remat_sqrt_inner(layer: Layer, depth: int) -> Chain:
     return jax_remat_sqrt(layer, depth, inner=jax.checkpoint)
 
 
-def jax_remat_unrolled(layer: Layer, depth: int) -> Chain:
+def jax_remat_unrolled(layer: Layer, depth: int, checkpoint: Remat = jax.checkpoint) -> Chain:
     """A Python loop over segments of about sqrt(n) layers, ``jax.checkpoint`` around each: the usual recipe."""
     length = ceil(square_root(depth))
 
     def chain(weights: Weights, x: Activation) -> Activation:
         for start in range(0, depth, length):
             part = weights[start : start + length]
-            x = jax.checkpoint(vanilla_unrolled(layer, len(part)))(part, x)
+            x = checkpoint(vanilla_unrolled(layer, len(part)))(part, x)
         return x
 
     return chain
@@ -170,7 +174,7 @@ PEER = ("peers", "equinox")
 
 
 def unrolled(build: Callable[..., Chain]) -> Method:
-    return Method(build, {"depth": 144}, "an unrolled program takes too long to compile beyond")
+    return Method(build, {"depth": 144}, "an unrolled program takes too long to compile beyond", compiles=False)
 
 
 METHODS = {
@@ -193,20 +197,29 @@ METHODS = {
 def program(case: Case) -> Program:
     """The gradient of the loss by the weights (of a yardstick: the loss), by the case's method."""
     method = METHODS[case.method]
-    chain = method.build(layer, case["depth"])
+    of_chain = gradient if method.differentiates else value
+    plain = of_chain(case, method.build(layer, case["depth"]))
+    scheduled = schedule_of(case.method)
+    if scheduled is None:
+        return plain
+    schedule = scheduled(case["depth"])
+    return replace(plain, loops=loop_trips(schedule), facts={**plain.facts, "slots": (schedule.slots, "activations")})
+
+
+def gradient(case: Case, chain: Chain) -> Program:
+    """The gradient of a chain's loss by its weights."""
+    forward = value(case, chain)
+    return replace(forward, run=jax.grad(forward.run), loss=forward.run)
+
+
+def value(case: Case, chain: Chain) -> Program:
+    """A chain's loss."""
 
     def of_weights(weights: Weights, x: Activation) -> Float[Array, ""]:
         return loss(chain(weights, x))
 
-    facts: dict[str, tuple[float, str]] = {"activation": (case["batch"] * case["width"] * DTYPE_BYTES[case.dtype], "B")}
-    loops: dict[str, int] = {}
-    scheduled = schedule_of(case.method)
-    if scheduled is not None:
-        schedule = scheduled(case["depth"])
-        facts["slots"] = (schedule.slots, "activations")
-        loops = loop_trips(schedule)
-    run = jax.grad(of_weights) if method.differentiates else of_weights
-    return Program(run, partial(inputs, case), of_weights if method.differentiates else None, loops, facts)
+    facts = {"activation": (case["batch"] * case["width"] * DTYPE_BYTES[case.dtype], "B")}
+    return Program(of_weights, partial(inputs, case), facts=facts, shapes=partial(shapes, case))
 
 
 DTYPE_BYTES = {"float32": 4, "float64": 8}
@@ -223,6 +236,12 @@ def inputs(case: Case) -> tuple[np.ndarray, np.ndarray]:
     weights = np.linalg.qr(rng.normal(size=(case["depth"], case["width"], case["width"])))[0]
     x = rng.normal(size=(case["batch"], case["width"]))
     return weights.astype(case.dtype), x.astype(case.dtype)
+
+
+def shapes(case: Case) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
+    """Shapes and dtypes of the inputs."""
+    weights = jax.ShapeDtypeStruct((case["depth"], case["width"], case["width"]), case.dtype)
+    return weights, jax.ShapeDtypeStruct((case["batch"], case["width"]), case.dtype)
 
 
 def reference(case: Case) -> np.ndarray:
@@ -277,4 +296,5 @@ STUDY = Study(
     evaluates="tanh",
     executions=executions,
     executed={"depth": (16, 144, 1024)},  # the drawn one, memory-poor's largest, the largest
+    fit=Fit("depth", {"width": 1024, "batch": 2**18}, most=2**14),  # an activation of 1 GiB, a weight of 4 MiB
 )
