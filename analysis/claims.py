@@ -9,8 +9,9 @@ A claim is one function, which yields a verdict for each ruler and method, and o
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import exp, inf, log, sqrt
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -88,13 +89,17 @@ class View:
     workload: tuple[tuple[str, float], ...] = ()  # the parameters that do not vary, as (width, 32), (batch, 1024)
     origin: tuple[tuple[str, str], ...] = ()  # as (machine, ...), (commit, ...), (jax, ...), (dtype, ...)
 
-    @property
+    @cached_property
     def frame(self) -> pd.DataFrame:
         return self._mine(self.results.frame)
 
-    @property
+    @cached_property
     def missing(self) -> pd.DataFrame:
         return self._mine(self.results.missing)
+
+    @cached_property
+    def _quantities(self) -> dict[Any, pd.DataFrame]:
+        return dict(iter(self.frame.groupby(["method", "ruler", "quantity"])))
 
     def _mine(self, frame: pd.DataFrame) -> pd.DataFrame:
         if len(frame) == 0:
@@ -107,11 +112,8 @@ class View:
 
     def rows(self, method: str, ruler: str, quantity: str) -> pd.DataFrame:
         """A quantity by depth, one row a depth (the last source wins)."""
-        frame = self.frame
-        chosen = frame[
-            (frame["method"] == method) & (frame["ruler"] == ruler) & (frame["quantity"] == quantity)
-        ].drop_duplicates("depth", keep="last")
-        return chosen.sort_values("depth").set_index("depth")
+        chosen = self._quantities.get((method, ruler, quantity), self.frame.head(0))
+        return chosen.drop_duplicates("depth", keep="last").sort_values("depth").set_index("depth")
 
     def series(self, method: str, ruler: str, quantity: str) -> "pd.Series[float]":
         return self.rows(method, ruler, quantity)["value"]

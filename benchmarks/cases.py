@@ -120,7 +120,7 @@ class Method:
     ``limit`` holds the largest size at which its cost allows a case, ``because`` says why, and ``compiles`` whether
     that cost is the run's alone, so that it still compiles beyond; ``extra`` names the optional dependency that it
     needs, as (extra of pyproject.toml, module). A method that does not differentiate is a yardstick: it is measured
-    beside the others, and no gradient is asked of it.
+    beside the others, and no gradient is asked of it. ``followed`` methods are those whose growth a claim is about.
     """
 
     build: Callable[..., Any]
@@ -129,6 +129,7 @@ class Method:
     compiles: bool = True
     extra: tuple[str, str] | None = None
     differentiates: bool = True
+    followed: bool = False
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,8 @@ class Study:
     counts how often the unit was really evaluated. Where a program's own trip counts are given (``loops``), they are
     held against such an execution at the sizes in ``executed``. Where ``matrix_products`` is set, those of the compiled
     program are counted too: recomputation that the compiler removed is missing there. ``fit`` asks of compilers how
-    large a case may be.
+    large a case may be. The quick profile asks compilers of other devices for every size of the methods that claims
+    follow, and for the others only at the sizes in ``compared``, if there are any.
     """
 
     name: str
@@ -158,6 +160,7 @@ class Study:
     executed: Mapping[str, Sequence[int]] = field(default_factory=dict)
     matrix_products: bool = False
     fit: Fit | None = None
+    compared: Mapping[str, Sequence[int]] = field(default_factory=dict)
     dtypes: tuple[str, ...] = ("float32",)
 
     def cases(self, profile: str) -> Iterator[Case]:
@@ -171,11 +174,19 @@ class Study:
 
     def witnesses(self, case: Case) -> bool:
         """Is the case one whose evaluations are counted in an execution as well?"""
-        return bool(self.executed) and all(case[name] in values for name, values in self.executed.items())
+        return bool(self.executed) and _among(case, self.executed)
+
+    def surveyed(self, case: Case) -> bool:
+        """Is the case one that the quick profile compiles for other devices?"""
+        return self.methods[case.method].followed or _among(case, self.compared)
 
     def affords(self, case: Case) -> bool:
         """Is the case within its method's limit?"""
         return all(case[name] <= most for name, most in self.methods[case.method].limit.items())
+
+
+def _among(case: Case, sizes: Mapping[str, Sequence[int]]) -> bool:
+    return all(case[name] in values for name, values in sizes.items())
 
 
 @cache

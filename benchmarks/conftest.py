@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -73,21 +74,25 @@ def recorded(request: pytest.FixtureRequest) -> Iterator[Callable[[Case], Record
             for target, reason in absent.items():
                 recorder.record_absent(group, target, reason, journal)
             for target in present:
-                recorder.record_group(group, target, effort, journal, progress)
+                recorder.record_group(group, target, asks[target.name], effort, journal, progress)
             if compilers and not present:
-                recorder.record_correct(group, home, effort, journal)
+                recorder.record_correct(group, home, asks[home.name], effort, journal)
         return journal.records[case, home.name]
 
-    yield record
+    with ExitStack() as stack:
+        measured = dict.fromkeys([home, *present]) if home not in absent else ()
+        asks = {target.name: stack.enter_context(recorder.measuring(target)) for target in measured}
+        yield record
     correct = [case for case in selected if (found := journal.get(case, home)) and found.numbers]
+    asked = []
     for target in compilers:
-        recorder.record_compiled(correct, target, effort, journal, progress)
+        compiled = recorder.record_compiled(correct, target, effort, journal, progress)
+        asked += [(case, target) for case in compiled]
     wanted = list(dict.fromkeys([*selected, *map(recorder.fit_case, selected)]))
     names = [target.name for target in (home, *targets)]
     records = [record for (case, name), record in journal.records.items() if case in wanted and name in names]
     request.config.stash[RECORDS] = [record for record in records if record.target != home.name or not record.samples]
-    run = [(case, target) for target in (home, *attached) for case in selected]
-    journal.close([*run, *((case, target) for target in compilers for case in correct)])
+    journal.close([*((case, target) for target in (home, *attached) for case in selected), *asked])
 
 
 def _group(case: Case) -> tuple[str, str]:

@@ -38,7 +38,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         journal = recorder.Journal.open(folder / "journal.jsonl")
-        recorder.measure(cases, target, effort, journal, folder, rulers=())
+        with recorder.measuring(target) as ask:
+            recorder.measure(cases, target, ask, effort, journal, folder, rulers=())
         saved = [case for case in cases if (folder / case.id).exists()]
         for run in range(1, options.runs + 1):
             ratios: list[float] = []

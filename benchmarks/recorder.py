@@ -43,12 +43,13 @@ class Effort:
     rounds: int  # at most
     process_runs: int  # peaks of which the highest counts
     limit_seconds: float  # after which a case is given up
+    compiles_all: bool  # ask compilers of other devices for every case
     fits: bool  # seek the largest case that fits a compiler's device
 
 
 EFFORTS = {
-    "quick": Effort(4, clock.LEAST_ROUNDS, 60, 2, 60, fits=False),
-    "full": Effort(30, 2 * clock.LEAST_ROUNDS, 100, 3, 600, fits=True),
+    "quick": Effort(4, clock.LEAST_ROUNDS, 60, 2, 60, compiles_all=False, fits=False),
+    "full": Effort(30, 2 * clock.LEAST_ROUNDS, 100, 3, 600, compiles_all=True, fits=True),
 }
 TRIES = 2  # runs in which a case is tried: one that fails in both will fail again
 
@@ -138,11 +139,12 @@ def _number(fields: Mapping[str, Any]) -> Number:
 
 
 def record_group(
-    cases: Sequence[Case], target: Target, effort: Effort, journal: Journal, progress: Callable[[str], None]
+    cases: Sequence[Case], target: Target, ask: "Ask", effort: Effort, journal: Journal, progress: Callable[[str], None]
 ) -> None:
     """Measure cases of one study and size on an attached target, by every ruler, into the journal as they come.
 
-    The study's baselines are measured with them whether they are among ``cases`` or not.
+    ``ask`` is of ``measuring(target)``; groups may share it, but each goes on the clock in a process of its own. The
+    study's baselines are measured with them whether they are among ``cases`` or not.
     """
     study = studies()[cases[0].study]
     missing = [case for case in cases if not _settled(journal.get(case, target))]
@@ -154,7 +156,7 @@ def record_group(
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         progress(f"{label}: {len(group)} programs on {target.name}, compiled, checked, their memory measured")
-        measure(group, target, effort, journal, folder)
+        measure(group, target, ask, effort, journal, folder)
         runnable = [
             case for case in group if (folder / case.id).exists() and journal.records[case, target.name].correct
         ]
@@ -171,22 +173,23 @@ def record_group(
     _count_tries(missing, target, journal)
 
 
-def record_correct(cases: Sequence[Case], target: Target, effort: Effort, journal: Journal) -> None:
+def record_correct(cases: Sequence[Case], target: Target, ask: "Ask", effort: Effort, journal: Journal) -> None:
     """Count and check cases on an attached target and take no other number there: for the sake of a compiler's."""
     missing = [case for case in cases if not _settled(journal.get(case, target))]
     with tempfile.TemporaryDirectory() as name:
-        measure(missing, target, effort, journal, Path(name), CORRECT)
+        measure(missing, target, ask, effort, journal, Path(name), CORRECT)
     _count_tries(missing, target, journal)
 
 
 def record_compiled(
     cases: Sequence[Case], target: Target, effort: Effort, journal: Journal, progress: Callable[[str], None]
-) -> None:
+) -> list[Case]:
     """Compile cases for a target that is not attached, all in one process, and seek the largest that fits.
 
-    Cases whose gradient is wrong on the CPU, or was not checked, are left out.
+    Returns those that the profile's effort asks for.
     """
-    missing = [case for case in cases if not _settled(journal.get(case, target))]
+    wanted = [case for case in cases if effort.compiles_all or studies()[case.study].surveyed(case)]
+    missing = [case for case in wanted if not _settled(journal.get(case, target))]
     with _probes(target.environment) as ask:
         for size, group in groupby(missing, key=lambda case: f"{case.study} {case.size}"):
             chosen = list(group)
@@ -199,6 +202,7 @@ def record_compiled(
                 if not _settled(journal.get(case, target)):
                     _fit(case, target, ask, effort, journal, progress)
     _count_tries(missing, target, journal)
+    return wanted
 
 
 def _fit(
@@ -277,9 +281,18 @@ def record_absent(cases: Iterable[Case], target: Target, reason: str, journal: J
         journal.put(Record(case, target.name, missing=(Missing(EXTRA, target.name, reason),)))
 
 
+@contextmanager
+def measuring(target: Target) -> Iterator["Ask"]:
+    """A function that asks a process in which every ruler but the clock can be laid on an attached target."""
+    environment = {**target.environment, **ALLOCATORS[target.platform]}
+    with _probes(environment, "run", fresh="device" in RULERS[target.platform]) as ask:
+        yield ask
+
+
 def measure(
     cases: Iterable[Case],
     target: Target,
+    ask: "Ask",
     effort: Effort,
     journal: Journal,
     folder: Path,
@@ -290,35 +303,33 @@ def measure(
     Of a case that was measured before only the executable is made again.
     """
     laid = RULERS[target.platform] if rulers is None else rulers
-    environment = {**target.environment, **ALLOCATORS[target.platform]}
-    with _probes(environment, "run", fresh="device" in laid) as ask:
-        for case in cases:
-            before = journal.get(case, target)
-            gap = _unavailable_here(case, target)
-            if gap is not None:
-                journal.put(Record(case, target.name, missing=(gap,)))
-                continue
-            known = before if _measured(before) else None
-            request = {
-                "do": "measure",
-                "case": asdict(case),
-                "target": target.name,
-                "save": str(folder / case.id),
-                "rulers": () if known else laid,
-                "runs": effort.process_runs,
-            }
-            numbers, missing = _answer(ask, request, effort.limit_seconds, "compiler")
-            if known:  # its numbers stand; without an executable it has no time
-                if missing:
-                    gaps = (Missing("clock", gap.target, gap.reason) for gap in missing)
-                    journal.put(replace(_without_clock(known), missing=tuple(gaps)))
-                continue
-            record = Record(case, target.name, numbers, missing, tries=before.tries if before else 0)
-            unchecked = "check" in laid and not any(number.ruler == "check" for number in numbers)
-            if record.correct and unchecked and studies()[case.study].methods[case.method].differentiates:
-                gap = Missing("check", target.name, "its gradient was not checked, so its numbers do not count")
-                record = replace(record, missing=(*record.missing, gap))
-            journal.put(record if record.correct else replace(record, numbers=()))
+    for case in cases:
+        before = journal.get(case, target)
+        gap = _unavailable_here(case, target)
+        if gap is not None:
+            journal.put(Record(case, target.name, missing=(gap,)))
+            continue
+        known = before if _measured(before) else None
+        request = {
+            "do": "measure",
+            "case": asdict(case),
+            "target": target.name,
+            "save": str(folder / case.id),
+            "rulers": () if known else laid,
+            "runs": effort.process_runs,
+        }
+        numbers, missing = _answer(ask, request, effort.limit_seconds, "compiler")
+        if known:  # its numbers stand; without an executable it has no time
+            if missing:
+                gaps = (Missing("clock", gap.target, gap.reason) for gap in missing)
+                journal.put(replace(_without_clock(known), missing=tuple(gaps)))
+            continue
+        record = Record(case, target.name, numbers, missing, tries=before.tries if before else 0)
+        unchecked = "check" in laid and not any(number.ruler == "check" for number in numbers)
+        if record.correct and unchecked and studies()[case.study].methods[case.method].differentiates:
+            gap = Missing("check", target.name, "its gradient was not checked, so its numbers do not count")
+            record = replace(record, missing=(*record.missing, gap))
+        journal.put(record if record.correct else replace(record, numbers=()))
 
 
 def _answer(

@@ -14,7 +14,9 @@ from benchmarks.environment import ROOT
 from benchmarks.recorder import EXTRA, Effort, Journal, record_from_json, record_group
 from benchmarks.targets import TARGETS
 
-EFFORT = Effort(clock_seconds=0.1, least_rounds=6, rounds=6, process_runs=2, limit_seconds=6, fits=False)
+EFFORT = Effort(
+    clock_seconds=0.1, least_rounds=6, rounds=6, process_runs=2, limit_seconds=6, compiles_all=True, fits=False
+)
 CPU = TARGETS["cpu"]
 
 
@@ -33,7 +35,8 @@ def toy(monkeypatch, tmp_path):
 def record(group, path):
     lines = []
     journal = Journal.open(path)
-    record_group(group, CPU, EFFORT, journal, lines.append)
+    with recorder.measuring(CPU) as ask:
+        record_group(group, CPU, ask, EFFORT, journal, lines.append)
     return {case.method: record for (case, _), record in journal.records.items()}, journal, lines
 
 
@@ -94,7 +97,8 @@ def test_a_measured_case_whose_executable_cannot_be_made_again_says_so(toy, tmp_
 def test_an_executable_that_cannot_be_loaded_costs_only_itself(toy, tmp_path):
     group = toy("plain", "twin")
     _, journal, _ = record(group, tmp_path / "journal.jsonl")
-    recorder.measure(group, CPU, EFFORT, journal, tmp_path)
+    with recorder.measuring(CPU) as ask:
+        recorder.measure(group, CPU, ask, EFFORT, journal, tmp_path)
     (tmp_path / group[1].id).write_bytes(b"no executable")
     samples = recorder.timed_in_rounds(group, CPU, EFFORT, journal, tmp_path)
     assert set(samples) == {"plain", "plain again"}
@@ -129,7 +133,8 @@ def test_a_compilers_target_is_asked_in_one_process_and_a_bad_case_costs_only_it
 
 def test_without_an_attached_target_gradients_are_checked_on_the_cpu(toy, tmp_path):
     journal = Journal.open(tmp_path / "journal.jsonl")
-    recorder.record_correct(toy("plain", "lying"), CPU, EFFORT, journal)
+    with recorder.measuring(CPU) as ask:
+        recorder.record_correct(toy("plain", "lying"), CPU, ask, EFFORT, journal)
     records = {case.method: found for (case, _), found in journal.records.items()}
     assert {number.ruler for number in records["plain"].numbers} == {"count", "check"}
     assert not records["lying"].correct

@@ -169,7 +169,9 @@ SCHEDULES: dict[str, Callable[[int], Schedule]] = {
     "binomial_10": partial(binomial, slots=10),
     "binomial_sqrt": lambda depth: binomial(depth, two_pass_slots(depth)),
 }
-QUADRATIC = Method(by_schedule(memory_poor), {"depth": 144}, "its n(n+1)/2 evaluations take too long beyond")
+QUADRATIC = Method(
+    by_schedule(memory_poor), {"depth": 144}, "its n(n+1)/2 evaluations take too long beyond", followed=True
+)
 PEER = ("peers", "equinox")
 
 
@@ -178,8 +180,8 @@ def unrolled(build: Callable[..., Chain]) -> Method:
 
 
 METHODS = {
-    "vanilla": Method(vanilla),
-    **{name: Method(by_schedule(schedule)) for name, schedule in SCHEDULES.items()},
+    "vanilla": Method(vanilla, followed=True),
+    **{name: Method(by_schedule(schedule), followed=True) for name, schedule in SCHEDULES.items()},
     "memory_poor": QUADRATIC,
     "sqrt_tape": Method(by_schedule_taped(sqrt)),
     "vanilla_unrolled": unrolled(vanilla_unrolled),
@@ -284,7 +286,7 @@ STUDY = Study(
     question="What does it cost to backpropagate through n layers, and what does it take to store less?",
     methods=METHODS,
     sizes={
-        "quick": [{"depth": n, "width": 32, "batch": 1024} for n in (4, 8, 16, 25, 36, 64, 100, 144, 256, 1024)],
+        "quick": [{"depth": n, "width": 32, "batch": 1024} for n in (4, 8, 16, 25, 36, 64, 100, 144, 1024)],
         "full": [
             {"depth": n, "width": 64, "batch": 1024} for n in (4, 8, 16, 25, 36, 64, 100, 144, 256, 400, 576, 1024)
         ],
@@ -296,5 +298,6 @@ STUDY = Study(
     evaluates="tanh",
     executions=executions,
     executed={"depth": (16, 144, 1024)},  # the drawn one, memory-poor's largest, the largest
+    compared={"depth": (144, 1024)},
     fit=Fit("depth", {"width": 1024, "batch": 2**18}, most=2**14),  # an activation of 1 GiB, a weight of 4 MiB
 )
