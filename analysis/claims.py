@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from analysis import fit, theory
-from analysis.frame import Results
+from analysis.frame import Results, parameters
 from benchmarks.rulers.clock import median_interval
 from benchmarks.targets import ANY, TARGETS
 
@@ -78,7 +78,7 @@ def within(value: float, share: float) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class View:
-    """The results of one study on one target, workload and origin, with short ways to ask for a quantity by depth.
+    """The results of one study on one target, workload and origin, with short ways to ask for a quantity by size.
 
     Numbers of different machines, commits, versions of JAX or dtypes are never mixed.
     """
@@ -88,6 +88,7 @@ class View:
     target: str
     workload: tuple[tuple[str, float], ...] = ()  # the parameters that do not vary, as (width, 32), (batch, 1024)
     origin: tuple[tuple[str, str], ...] = ()  # as (machine, ...), (commit, ...), (jax, ...), (dtype, ...)
+    sweep: str = "depth"  # the parameter that varies
 
     @cached_property
     def frame(self) -> pd.DataFrame:
@@ -111,9 +112,9 @@ class View:
         return frame[chosen]
 
     def rows(self, method: str, ruler: str, quantity: str) -> pd.DataFrame:
-        """A quantity by depth, one row a depth (the last source wins)."""
+        """A quantity by size, one row a size (the last source wins)."""
         chosen = self._quantities.get((method, ruler, quantity), self.frame.head(0))
-        return chosen.drop_duplicates("depth", keep="last").sort_values("depth").set_index("depth")
+        return chosen.drop_duplicates(self.sweep, keep="last").sort_values(self.sweep).set_index(self.sweep)
 
     def series(self, method: str, ruler: str, quantity: str) -> "pd.Series[float]":
         return self.rows(method, ruler, quantity)["value"]
@@ -160,7 +161,7 @@ class View:
     def noise_at(self, depth: int) -> tuple[float, float, float, int]:
         """The A/A ratio at one depth."""
         again = self._mine(self.results.again)
-        return _against_itself(again[again["depth"] == depth] if len(again) else again)
+        return _against_itself(again[again[self.sweep] == depth] if len(again) else again)
 
     def floor(self, depth: int) -> float:
         """What the clock cannot tell from 1 at a depth, as a logarithm: the farther end of its own A/A interval.
@@ -482,23 +483,22 @@ CLAIMS = [
 
 
 def views(results: Results) -> list[View]:
-    """A view for each study, target, workload and origin in the results."""
+    """A view for each study, target, workload and origin in the results.
+
+    Of a study's parameters the one with the most values is swept; the others, fixed, are its workload.
+    """
     everything = pd.concat([table for table in (results.frame, results.missing) if len(table)])
     everything = everything[(everything["target"] != ANY) & (everything["ruler"] != "fit")]
-    fixed = [name for name in ("width", "batch") if name in everything]
     origin = [name for name in ("dtype", "machine", "commit", "jax") if name in everything]
     found = []
-    for study, target, *values in everything[["study", "target", *fixed, *origin]].drop_duplicates().to_numpy():
-        workload, came_from = values[: len(fixed)], values[len(fixed) :]
-        found.append(
-            View(
-                results,
-                study,
-                target,
-                tuple(zip(fixed, workload, strict=True)),
-                tuple(zip(origin, came_from, strict=True)),
-            )
-        )
+    for study, mine in everything.groupby("study", sort=False):
+        params = [name for name in parameters(mine) if mine[name].notna().any()]
+        sweep = max(params, key=lambda name: mine[name].nunique(), default="depth")
+        fixed = [name for name in params if name != sweep]
+        for target, *values in mine[["target", *fixed, *origin]].drop_duplicates().to_numpy():
+            workload = tuple(zip(fixed, values[: len(fixed)], strict=True))
+            came_from = tuple(zip(origin, values[len(fixed) :], strict=True))
+            found.append(View(results, str(study), target, workload, came_from, sweep))
     return found
 
 

@@ -82,16 +82,22 @@ def _identity(case: Case) -> dict[str, Any]:
     return {"study": case.study, "method": case.method, **dict(case.params), "dtype": case.dtype}
 
 
+def parameters(frame: pd.DataFrame) -> list[str]:
+    """The columns that are parameters of cases."""
+    others = {"study", "method", "dtype", *NUMBER, *GAP, *PAIR, *ORIGIN}
+    return [str(name) for name in frame if name not in others]
+
+
 def _table(rows: list[dict[str, Any]], columns: list[str]) -> pd.DataFrame:
     frame = pd.DataFrame(rows)
-    params = [name for name in frame if name not in ("study", "method", "dtype", *columns, *ORIGIN)]
-    return frame.reindex(columns=["study", "method", *params, "dtype", *columns, *ORIGIN])
+    return frame.reindex(columns=["study", "method", *parameters(frame), "dtype", *columns, *ORIGIN])
 
 
 def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
     frame = _table(rows, NUMBER)
     frame["flags"] = frame.pop("flags").map(lambda flags: "; ".join(flags) if isinstance(flags, (list, tuple)) else "")
-    return frame.astype({"value": float, "low": float, "high": float})
+    texts = dict.fromkeys(("ruler", "target", "quantity", "flags"), str)  # an empty column would be one of numbers
+    return frame.astype({"value": float, "low": float, "high": float, **texts})
 
 
 def _records(content: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

@@ -55,7 +55,7 @@ def write(results: Results, folder: Path) -> Iterator[str]:
         claims=[claim for claim in CLAIMS if any(v.claim == claim.id for v in verdicts)],
         marks=MARKS,
         studies=sections,
-        missing=_missing(results),
+        missing=_missing(results, list(dict.fromkeys(view.sweep for view in views))),
         environments=results.environments,
         across=[across for alike in _alike(views) if (across := _across(results, alike, folder)) is not None],
         versions=versions,
@@ -66,7 +66,8 @@ def write(results: Results, folder: Path) -> Iterator[str]:
         rulers_agree=claims.RULERS_AGREE,
     )
     (folder / "index.html").write_text(page)
-    (folder / "summary.md").write_text("\n\n".join(_markdown(study) for study in sections if study["attached"]) + "\n")
+    tables = [_markdown(study) for study in sections if study["attached"] and study["table"] and study["baselines"]]
+    (folder / "summary.md").write_text("\n\n".join(tables) + "\n")
     counts = ", ".join(f"{count} {kind}" for kind, count in claims.counted(verdicts).items())
     yield f"{len(verdicts)} verdicts: {counts}"
     for view in views:
@@ -114,7 +115,7 @@ def _study(view: View, views: Sequence[View], folder: Path) -> dict[str, Any]:
         picture = svg(figure.figure)
         (folder / "figures" / f"{view.study}-{figure.name}-{words}.svg").write_text(picture)
         pictures.append({"drawn": figure, "svg": Markup(picture), "id": f"figure-{view.study}-{figure.name}-{words}"})
-    depths = sorted(view.frame["depth"].unique())
+    sizes = sorted(view.frame[view.sweep].dropna().unique()) if len(view.frame) else []
     return {
         "name": view.study,
         "workload": ", ".join(f"{name} {value:.0f}" for name, value in view.workload),
@@ -126,7 +127,7 @@ def _study(view: View, views: Sequence[View], folder: Path) -> dict[str, Any]:
         "baselines": _baselines(view),
         "figures": pictures,
         "noise": view.noise(),
-        "noise_by_depth": [(n, *view.noise_at(n)) for n in depths if view.noise_at(n)[3]],
+        "noise_by_depth": [(n, *view.noise_at(n)) for n in sizes if view.noise_at(n)[3]],
         "saved_nothing": claims.saved_nothing(view),
         "apart": claims.rulers_apart(view),
         "table": _table(view),
@@ -216,12 +217,12 @@ def _markdown(study: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _missing(results: Results) -> list[dict[str, Any]]:
+def _missing(results: Results, sweeps: Sequence[str]) -> list[dict[str, Any]]:
     """What could not be measured, one line for each method and reason."""
     if len(results.missing) == 0:
         return []
     missing = results.missing
-    sizes = [name for name in ("depth",) if name in missing]
+    sizes = [name for name in sweeps if name in missing]
     groups = missing.groupby(["study", "method", "ruler", "target", "reason"])
     return [
         {**dict(zip(("study", "method", "ruler", "target", "reason"), key, strict=True)), "cases": _sizes(group, sizes)}
