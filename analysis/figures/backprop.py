@@ -84,15 +84,16 @@ def memory(view: View) -> Drawn:
                 ax.plot(n, predicted, ls=(0, (4, 3)), lw=1, color=look(i)["color"])
         if "store_all" in methods:
             ax.plot([], [], ls=(0, (4, 3)), lw=1, color="black", label="predicted: slots")
-        ax.plot([], [], ls="", marker="o", ms=9, mfc="none", color="black", label="process peak (large symbols)")
+        if view.attached:
+            ax.plot([], [], ls="", marker="o", ms=9, mfc="none", color="black", label="measured peak (large symbols)")
         ax.plot([], [], ls="", marker="_", ms=9, mew=1.4, color="black", label="residuals of jax.vjp")
         _logs(ax, DEPTH, "memory (activations)", title)
         _legend(ax)
     return Drawn(
         "memory",
         "Memory against depth",
-        "Filled symbols: what XLA's buffer assignment plans (temp). Large hollow symbols: what the process really held "
-        "at its peak, its result not counted; peaks below 1 MiB are not drawn. Bars: the residuals that jax.vjp keeps. "
+        "Filled symbols: what XLA's buffer assignment plans. Large hollow symbols: what was really held at the peak, the "
+        "result not counted; peaks below 1 MiB are not drawn. Bars: the residuals that jax.vjp keeps. "
         "Dashed: the predicted number of stored activations. One activation is batch x width numbers.",
         figure,
     )

@@ -286,7 +286,7 @@ STUDY = Study(
     question="What does it cost to backpropagate through n layers, and what does it take to store less?",
     methods=METHODS,
     sizes={
-        "quick": [{"depth": n, "width": 32, "batch": 1024} for n in (4, 8, 16, 25, 36, 64, 100, 144, 1024)],
+        "quick": [{"depth": n, "width": 32, "batch": 1024} for n in (4, 8, 16, 36, 49, 64, 100, 144, 1024)],
         "full": [
             {"depth": n, "width": 64, "batch": 1024} for n in (4, 8, 16, 25, 36, 64, 100, 144, 256, 400, 576, 1024)
         ],
