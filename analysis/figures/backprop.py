@@ -92,7 +92,7 @@ def memory(view: View) -> Drawn:
     return Drawn(
         "memory",
         "Memory against depth",
-        "Filled symbols: what XLA's buffer assignment plans. Large hollow symbols: what was really held at the peak, the "
+        "Filled symbols: what XLA's buffer assignment plans. Large hollow symbols: what was held at the peak, the "
         "result not counted; peaks below 1 MiB are not drawn. Bars: the residuals that jax.vjp keeps. "
         "Dashed: the predicted number of stored activations. One activation is batch x width numbers.",
         figure,
