@@ -5,7 +5,7 @@ PROFILE ?= quick
 STUDY ?= all
 TARGETS ?= cpu,nvidia-h100
 # Which of asv's benchmarks to run under each version of JAX: all of the quick profile's would take hours.
-BENCH ?= (track_temp|track_evaluations|track_compile_time|time_case).*depth144-
+BENCH ?= (track_temp|track_evaluations|track_compile_time|time_case).*(backprop.*depth144-|remat-)
 export PROFILE STUDY TARGETS
 
 comma := ,

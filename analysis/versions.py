@@ -10,19 +10,19 @@ from typing import Any, cast
 import pandas as pd
 from packaging.version import InvalidVersion, Version
 
-from analysis.frame import Results
+from analysis.frame import Results, parameters
 
 EXACT = (("compiler", "temp"), ("count", "evaluations"))
 NOISY = (("clock", "time"), ("compile", "compile time"))
-IDENTITY = ["study", "method", "depth", "width", "batch", "dtype", "machine"]
 
 
 @dataclass(frozen=True)
 class Row:
     """A quantity of one case by version; ``changes`` names the steps in which it changed beyond noise."""
 
+    study: str
     method: str
-    depth: int
+    size: str
     quantity: str
     unit: str
     values: tuple[float | None, ...]
@@ -35,17 +35,20 @@ def compared(results: Results) -> tuple[list[str], list[Row]]:
     versions = sorted(filter(_is_version, frame["jax"].unique()), key=Version)
     if len(versions) < 2:
         return [], []
+    sizes = parameters(frame)
+    identity = ["study", "method", *sizes, "dtype", "machine"]
     rows = []
     for ruler, quantity in (*EXACT, *NOISY):
         chosen = frame[(frame["ruler"] == ruler) & (frame["quantity"] == quantity) & frame["jax"].isin(versions)]
-        for key, group in chosen.groupby(IDENTITY):
+        for key, group in chosen.groupby(identity, dropna=False, sort=False):
             mine = group.drop_duplicates("jax", keep="last").set_index("jax")
             if len(mine) < 2:
                 continue
-            case = dict(zip(IDENTITY, cast(tuple[Any, ...], key), strict=True))
+            case = dict(zip(identity, cast(tuple[Any, ...], key), strict=True))
             values = tuple(float(mine["value"][v]) if v in mine.index else None for v in versions)
             changes = "; ".join(_changes(mine, [v for v in versions if v in mine.index], (ruler, quantity) in EXACT))
-            rows.append(Row(case["method"], int(case["depth"]), quantity, mine["unit"].iloc[0], values, changes))
+            size = ", ".join(f"{name} {case[name]:.0f}" for name in sizes if pd.notna(case[name]))
+            rows.append(Row(case["study"], case["method"], size, quantity, mine["unit"].iloc[0], values, changes))
     return versions, rows
 
 
