@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from analysis.claims import View
 from analysis.frame import Results
+from analysis.view import View
 
 DEPTHS = (144, 1024)  # those at which targets are compared
 

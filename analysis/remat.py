@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from analysis.claims import View
+from analysis.view import View
 
 FORMS = (  # words, method without checkpointing, method with it
     ("scan, barriers on", "scan", "scan_remat"),

@@ -1,8 +1,10 @@
 """The report: one HTML file that opens from disk, the verdicts as JSON, the frame as CSV, the figures as SVG."""
 
+import importlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from importlib.util import find_spec
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -11,17 +13,17 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
-from analysis import animation, claims, devices, remat
-from analysis.claims import CLAIMS, Verdict, View
-from analysis.figures import backprop
+from analysis import animation, claims, devices, memory, remat
+from analysis.claims import CLAIMS
 from analysis.figures import remat as drawn_remat
 from analysis.figures.style import svg
 from analysis.frame import Results
+from analysis.verdict import EXPONENT_BAND, RATIO_BAND, Verdict
 from analysis.versions import compared
+from analysis.view import View, differences
+from analysis.view import views as all_views
 from benchmarks.cases import studies
 
-# The figures of a study; each function takes a view and returns what it drew.
-FIGURES = {"backprop": backprop.figures}
 MARKS = {"confirmed": "✓", "refuted": "✗", "inconclusive": "?", "not measured": "–"}
 
 
@@ -38,7 +40,7 @@ def write(results: Results, folder: Path) -> Iterator[str]:
         json.dumps([_plain(asdict(v)) for v in verdicts], indent=1, ensure_ascii=False)
     )
     results.frame.to_csv(folder / "frame.csv", index=False)
-    views = claims.views(results)
+    views = all_views(results)
     sections = [_study(view, views, folder) for view in views]
     versions, changed = compared(results)
     environment = jinja2.Environment(
@@ -61,9 +63,9 @@ def write(results: Results, folder: Path) -> Iterator[str]:
         versions=versions,
         changed=changed,
         animations=[_animation(method, n) for method, n in animation.DRAWN],
-        band=claims.EXPONENT_BAND,
-        ratio_band=claims.RATIO_BAND,
-        rulers_agree=claims.RULERS_AGREE,
+        band=EXPONENT_BAND,
+        ratio_band=RATIO_BAND,
+        rulers_agree=memory.RULERS_AGREE,
     )
     (folder / "index.html").write_text(page)
     tables = [_markdown(study) for study in sections if study["attached"] and study["table"] and study["baselines"]]
@@ -105,8 +107,9 @@ def _plain(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def _study(view: View, views: Sequence[View], folder: Path) -> dict[str, Any]:
-    drawn = FIGURES[view.study](view) if view.study in FIGURES else []
-    words = "-".join(f"{name}{value:.0f}" for name, value in view.workload)
+    drawing = _drawing(view.study)
+    drawn = drawing.figures(view) if drawing and hasattr(drawing, "figures") else []
+    words = "-".join(f"{name}{_plainly(value)}" for name, value in view.workload)
     same = [other for other in views if (other.study, other.workload) == (view.study, view.workload)]
     if view != same[0]:  # the first has the plain name
         words += f"-{view.target}" if view.target != same[0].target else f"-{same.index(view) + 1}"
@@ -115,11 +118,12 @@ def _study(view: View, views: Sequence[View], folder: Path) -> dict[str, Any]:
         picture = svg(figure.figure)
         (folder / "figures" / f"{view.study}-{figure.name}-{words}.svg").write_text(picture)
         pictures.append({"drawn": figure, "svg": Markup(picture), "id": f"figure-{view.study}-{figure.name}-{words}"})
-    sizes = sorted(view.frame[view.sweep].dropna().unique()) if len(view.frame) else []
+    grid = not view.workload  # a study of many small sizes: what it says is in its own tables
+    sizes = sorted(view.frame[view.sweep].dropna().unique()) if len(view.frame) and not grid else []
     return {
         "name": view.study,
-        "workload": ", ".join(f"{name} {value:.0f}" for name, value in view.workload),
-        "apart_from_others": claims.differences(view, views),
+        "workload": ", ".join(f"{name} {_plainly(value)}" for name, value in view.workload),
+        "apart_from_others": differences(view, views),
         "target": view.target,
         "attached": view.attached,
         "plan": view.plan,
@@ -128,10 +132,21 @@ def _study(view: View, views: Sequence[View], folder: Path) -> dict[str, Any]:
         "figures": pictures,
         "noise": view.noise(),
         "noise_by_depth": [(n, *view.noise_at(n)) for n in sizes if view.noise_at(n)[3]],
-        "saved_nothing": claims.saved_nothing(view),
-        "apart": claims.rulers_apart(view),
-        "table": _table(view),
+        "saved_nothing": [] if grid else memory.saved_nothing(view),
+        "apart": [] if grid else memory.rulers_apart(view),
+        "table": [] if grid else _table(view),
+        "tables": drawing.tables(view) if drawing and hasattr(drawing, "tables") else [],
     }
+
+
+def _drawing(study: str) -> Any:
+    """The module with the figures and tables of a study; None if it has none."""
+    name = f"analysis.figures.{study}"
+    return importlib.import_module(name) if find_spec(name) else None
+
+
+def _plainly(value: Any) -> str:
+    return value if isinstance(value, str) else f"{value:.0f}"
 
 
 def _table(view: View) -> list[dict[str, Any]]:

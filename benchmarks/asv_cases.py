@@ -23,6 +23,7 @@ os.environ["JAX_PLATFORMS"] = "cpu"  # with a GPU's or a TPU's compiler installe
 def _program(case: cases.Case) -> tuple[cases.Program, tuple[Any, ...]]:
     import jax
 
+    jax.config.update("jax_enable_x64", case.dtype == "float64")
     program = cases.studies()[case.study].program(case)
     return program, jax.device_put(program.inputs())
 
@@ -30,6 +31,8 @@ def _program(case: cases.Case) -> tuple[cases.Program, tuple[Any, ...]]:
 @lru_cache(maxsize=1)
 def _compiled(case: cases.Case) -> tuple[Any, list[cases.Number], tuple[Any, ...]]:
     program, inputs = _program(case)
+    if not cases.studies()[case.study].methods[case.method].jitted:
+        return program.run, [], inputs
     return *compiler.compile_program(program, targets.TARGETS["cpu"]), inputs
 
 
@@ -42,7 +45,7 @@ def _run(case_id: str) -> None:
 
 def _planned(case_id: str, quantity: str) -> float:
     _, numbers, _ = _compiled(cases.case_from_id(case_id))
-    return next(number.value for number in numbers if number.quantity == quantity)
+    return next((number.value for number in numbers if number.quantity == quantity), float("nan"))
 
 
 class _Study:
@@ -69,12 +72,14 @@ class _Study:
     def track_temp(self, case_id: str) -> float:
         return _planned(case_id, "temp")
 
-    def track_compile_time(self, case_id: str) -> dict[str, Any]:
+    def track_compile_time(self, case_id: str) -> dict[str, Any] | float:
         """Several compilations, so that asv gives an interval; a slow one has fewer, and then none."""
         import jax
 
         case = cases.case_from_id(case_id)
         program, _ = _program(case)
+        if not cases.studies()[case.study].methods[case.method].jitted:
+            return float("nan")
         samples: list[float] = []
         while len(samples) < 8 and sum(samples) < COMPILE_BUDGET:
             jax.clear_caches()

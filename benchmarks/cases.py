@@ -7,11 +7,11 @@ import importlib
 import pkgutil
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
-Params = Mapping[str, int]
+Params = Mapping[str, int | str]
 PROFILES = ("quick", "full")
 
 
@@ -21,29 +21,38 @@ class Case:
 
     study: str
     method: str
-    params: tuple[tuple[str, int], ...]
+    params: tuple[tuple[str, int | str], ...]
     dtype: str = "float32"
 
     @property
     def size(self) -> str:
-        """The cell's size in words, as in ``depth64-width64-batch1024-float32``."""
-        return "-".join([*(f"{name}{value}" for name, value in self.params), self.dtype])
+        """The cell's size in words, as in ``depth64-width64-batch1024-float32``; a word is ``family_ode``."""
+        return "-".join([*(f"{name}{_joined(value)}" for name, value in self.params), self.dtype])
 
     @property
     def id(self) -> str:
         return f"{self.study}-{self.method}-{self.size}"
 
     def __getitem__(self, name: str) -> int:
-        return dict(self.params)[name]
+        """A parameter that is a number."""
+        return int(dict(self.params)[name])
+
+    def word(self, name: str) -> str:
+        """A parameter that is a word."""
+        return str(dict(self.params)[name])
 
     def with_method(self, method: str) -> "Case":
         """The same size, by another method."""
         return Case(self.study, method, self.params, self.dtype)
 
 
+def _joined(value: int | str) -> str:
+    return f"_{value}" if isinstance(value, str) else str(value)
+
+
 def case_from_json(fields: Mapping[str, Any]) -> Case:
     """The case with these fields, as ``dataclasses.asdict`` wrote them."""
-    params = tuple((str(name), int(value)) for name, value in fields["params"])
+    params = tuple((str(name), value) for name, value in fields["params"])
     return Case(fields["study"], fields["method"], params, fields["dtype"])
 
 
@@ -55,11 +64,11 @@ def case_from_id(text: str) -> Case:
     ValueError
         If the text is no case's id.
     """
-    match = re.fullmatch(r"(\w+)-(\w+)((?:-[a-z]+\d+)*)-([a-z]+\d+)", text)
+    match = re.fullmatch(r"(\w+)-(\w+)((?:-[a-z]+(?:\d+|_[a-z]+))*)-([a-z]+\d+)", text)
     if match is None:
         raise ValueError(f"{text!r} is no case; a case reads like backprop-sqrt-depth64-width32-batch1024-float32")
-    params = re.findall(r"-([a-z]+)(\d+)", match[3])
-    return Case(match[1], match[2], tuple((name, int(value)) for name, value in params), match[4])
+    params = re.findall(r"-([a-z]+)(?:(\d+)|_([a-z]+))", match[3])
+    return Case(match[1], match[2], tuple((name, word or int(digits)) for name, digits, word in params), match[4])
 
 
 @dataclass(frozen=True)
@@ -118,15 +127,19 @@ class Method:
     """A way to differentiate the study's workload; ``build`` is the study's own business.
 
     ``limit`` holds the largest size at which its cost allows a case, ``because`` says why, and ``compiles`` whether
-    that cost is the run's alone, so that it still compiles beyond; ``extra`` names the optional dependency that it
-    needs, as (extra of pyproject.toml, module). A method that does not differentiate is a yardstick: it is measured
-    beside the others, and no gradient is asked of it. ``followed`` methods are those whose growth a claim is about.
+    that cost is the run's alone, so that it still compiles beyond; ``where`` chooses among the study's sizes. One that
+    is not ``jitted`` runs operation by operation, and no compiler plans it. ``extra`` names the optional dependency
+    that it needs, as (extra of pyproject.toml, module). A method that does not differentiate is a yardstick: it is
+    measured beside the others, and no gradient is asked of it. ``followed`` methods are those whose growth a claim is
+    about.
     """
 
     build: Callable[..., Any]
-    limit: Params = field(default_factory=dict)
+    limit: Mapping[str, int] = field(default_factory=dict)
     because: str = ""
     compiles: bool = True
+    where: Callable[[Case], bool] = lambda case: True
+    jitted: bool = True
     extra: tuple[str, str] | None = None
     differentiates: bool = True
     followed: bool = False
@@ -136,9 +149,11 @@ class Method:
 class Study:
     """One question, its workload, its methods and its sizes.
 
-    ``program(case)`` gives the program of a case; ``reference(case)`` its gradient in float64, which every method
-    must equal within ``tolerance`` (relative, in the largest norm). Times are also given as ratios to each of
-    ``baselines``; the first is timed twice in every round, as the noise floor. ``evaluates`` is the primitive that
+    ``program(case)`` gives the program of a case; ``reference(case)`` its result in float64, which it must equal within
+    ``tolerance(case)`` (relative, in the largest norm). Times are also given as ratios to each of ``baselines``; the
+    first is timed twice in every round, as the noise floor. All methods of a size share rounds on the clock, and sizes
+    that differ only in the parameters ``together`` share them as well: then the analysis sees all sizes of the study at
+    once and takes its own slices. ``evaluates`` is the primitive that
     every evaluation of the workload's unit (a layer) runs exactly once; ``executions(case)`` runs the case and
     counts how often the unit was really evaluated. Where a program's own trip counts are given (``loops``), they are
     held against such an execution at the sizes in ``executed``. Where ``matrix_products`` is set, those of the compiled
@@ -153,8 +168,9 @@ class Study:
     sizes: Mapping[str, Sequence[Params]]
     program: Callable[[Case], Program]
     reference: Callable[[Case], Any]
-    tolerance: float
+    tolerance: Callable[[Case], float]
     baselines: tuple[str, ...]
+    together: tuple[str, ...] = ()
     evaluates: str | None = None
     executions: Callable[[Case], int] | None = None
     executed: Mapping[str, Sequence[int]] = field(default_factory=dict)
@@ -164,7 +180,7 @@ class Study:
     dtypes: tuple[str, ...] = ("float32",)
 
     def cases(self, profile: str) -> Iterator[Case]:
-        """Every case of a profile, size by size; a method is left out above its limit."""
+        """Every case of a profile, size by size; a method is left out above its limit and where it is not asked for."""
         for params in self.sizes[profile]:
             for dtype in self.dtypes:
                 for name in self.methods:
@@ -181,8 +197,13 @@ class Study:
         return self.methods[case.method].followed or _among(case, self.compared)
 
     def affords(self, case: Case) -> bool:
-        """Is the case within its method's limit?"""
-        return all(case[name] <= most for name, most in self.methods[case.method].limit.items())
+        """Is the case one that its method is asked for, and within its limit?"""
+        method = self.methods[case.method]
+        return method.where(case) and all(case[name] <= most for name, most in method.limit.items())
+
+    def shares_rounds(self, case: Case) -> str:
+        """What cases have in common that are timed in the same rounds."""
+        return replace(case, params=tuple(param for param in case.params if param[0] not in self.together)).size
 
 
 def _among(case: Case, sizes: Mapping[str, Sequence[int]]) -> bool:

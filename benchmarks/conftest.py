@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from benchmarks import recorder
-from benchmarks.cases import PROFILES, Case, select
+from benchmarks.cases import PROFILES, Case, select, studies
 from benchmarks.environment import ROOT, describe, fingerprint
 from benchmarks.recorder import EFFORTS, Journal, Record
 from benchmarks.targets import TARGETS as KNOWN
@@ -96,7 +96,7 @@ def recorded(request: pytest.FixtureRequest) -> Iterator[Callable[[Case], Record
 
 
 def _group(case: Case) -> tuple[str, str]:
-    return case.study, case.size
+    return case.study, studies()[case.study].shares_rounds(case)
 
 
 def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:

@@ -46,7 +46,8 @@ def main() -> int:
             for _, group in groupby(saved, key=lambda case: case.size):
                 members = list(group)
                 samples = recorder.timed_in_rounds(members, target, effort, journal, folder)
-                pairs = list(np.divide(samples[baseline], samples[baseline + AGAIN]))
+                name = members[0].with_method(baseline).id
+                pairs = list(np.divide(samples[name], samples[name + AGAIN]))
                 by_depth.setdefault(members[0]["depth"], []).append(median_interval(pairs))
                 ratios.extend(pairs)
             pooled.append(median_interval(ratios))

@@ -20,7 +20,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import IO, Any
 
-from benchmarks.cases import Case, Missing, Number, case_from_json, studies
+from benchmarks.cases import Case, Missing, Number, case_from_id, case_from_json, studies
 from benchmarks.environment import ROOT
 from benchmarks.rulers import clock, device, process
 from benchmarks.rulers.probe import AGAIN
@@ -141,7 +141,7 @@ def _number(fields: Mapping[str, Any]) -> Number:
 def record_group(
     cases: Sequence[Case], target: Target, ask: "Ask", effort: Effort, journal: Journal, progress: Callable[[str], None]
 ) -> None:
-    """Measure cases of one study and size on an attached target, by every ruler, into the journal as they come.
+    """Measure cases that share rounds on an attached target, by every ruler, into the journal as they come.
 
     ``ask`` is of ``measuring(target)``; groups may share it, but each goes on the clock in a process of its own. The
     study's baselines are measured with them whether they are among ``cases`` or not.
@@ -150,9 +150,9 @@ def record_group(
     missing = [case for case in cases if not _settled(journal.get(case, target))]
     if not missing:
         return
-    companions = filter(study.affords, map(cases[0].with_method, study.baselines))
+    companions = filter(study.affords, (case.with_method(name) for case in missing for name in study.baselines))
     group = list(dict.fromkeys([*companions, *missing]))
-    label = f"{study.name} {cases[0].size}"
+    label = f"{study.name} {study.shares_rounds(cases[0])}"
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         progress(f"{label}: {len(group)} programs on {target.name}, compiled, checked, their memory measured")
@@ -165,11 +165,11 @@ def record_group(
             progress(f"{label}: {len(runnable)} programs on the clock")
             samples = timed_in_rounds(runnable, target, effort, journal, folder)
     for case in untimed:
-        if case.method in samples:
+        if case.id in samples:
             record = _without_clock(journal.records[case, target.name])
-            numbers = (*record.numbers, *_timed(case.method, samples, study.baselines, target.name))
-            again = samples.get(case.method + AGAIN, ())
-            journal.put(replace(record, numbers=numbers, samples=samples[case.method], again=again))
+            numbers = (*record.numbers, *_timed(case, samples, study.baselines, target.name))
+            again = samples.get(case.id + AGAIN, ())
+            journal.put(replace(record, numbers=numbers, samples=samples[case.id], again=again))
     _count_tries(missing, target, journal)
 
 
@@ -188,7 +188,8 @@ def record_compiled(
 
     Returns those that the profile's effort asks for.
     """
-    wanted = [case for case in cases if effort.compiles_all or studies()[case.study].surveyed(case)]
+    programs = [case for case in cases if studies()[case.study].methods[case.method].jitted]
+    wanted = [case for case in programs if effort.compiles_all or studies()[case.study].surveyed(case)]
     missing = [case for case in wanted if not _settled(journal.get(case, target))]
     with _probes(target.environment) as ask:
         for size, group in groupby(missing, key=lambda case: f"{case.study} {case.size}"):
@@ -353,18 +354,17 @@ def _answer(
 def timed_in_rounds(
     cases: Sequence[Case], target: Target, effort: Effort, journal: Journal, folder: Path
 ) -> dict[str, tuple[float, ...]]:
-    """Seconds by program, a round each, of executables that ``measure`` saved; the first baseline is timed twice.
+    """Seconds by the case's id, a round each, of executables that ``measure`` saved; first baselines are timed twice.
 
     A program that kills the process is left out and the rest start again. If nobody knows which it was, all start
     again, once.
     """
-    again = studies()[cases[0].study].baselines[0] if cases else ""
-    programs = {case.method: str(folder / case.id) for case in cases}
+    again = [case.id for case in cases if case.method == studies()[case.study].baselines[0]]
+    programs = {case.id: str(folder / case.id) for case in cases}
     blameless = 0
     while programs:
         request = {
             "do": "time",
-            "case": asdict(cases[0]),
             "programs": programs,
             "again": again,
             "budget": effort.clock_seconds,
@@ -387,17 +387,18 @@ def timed_in_rounds(
                     continue
             for name in [culprit] if culprit in programs else list(programs):
                 del programs[name]
-                record = _without_clock(journal.records[cases[0].with_method(name), target.name])
+                record = _without_clock(journal.records[case_from_id(name), target.name])
                 journal.put(replace(record, missing=(*record.missing, Missing("clock", target.name, str(death)))))
     return {}
 
 
-def _timed(method: str, samples: Mapping[str, Sequence[float]], baselines: Sequence[str], target: str) -> list[Number]:
-    mine = samples[method]
+def _timed(case: Case, samples: Mapping[str, Sequence[float]], baselines: Sequence[str], target: str) -> list[Number]:
+    mine = samples[case.id]
     numbers = [Number("clock", target, "time", "s", *clock.median_interval(mine), len(mine))]
-    for name in (*baselines, method + AGAIN):
-        if name in samples and name != method:
-            ratio = clock.paired_ratio(mine, samples[name])
+    others = {name: case.with_method(name).id for name in baselines if name != case.method}
+    for name, other in {**others, case.method + AGAIN: case.id + AGAIN}.items():
+        if other in samples:
+            ratio = clock.paired_ratio(mine, samples[other])
             numbers.append(Number("clock", target, f"time / {name}", "1", *ratio, len(mine)))
     return numbers
 

@@ -10,11 +10,12 @@ import pytest
 from asv import results as asv_results
 from asv.runner import BenchmarkResult
 
-from analysis import animation, claims, devices, fit, frame, remat, report, theory
+from analysis import animation, claims, devices, fit, frame, memory, remat, report, theory
 from analysis.__main__ import main
-from analysis.claims import View, judge
 from analysis.frame import Results
+from analysis.verdict import judge
 from analysis.versions import compared
+from analysis.view import View, views
 from benchmarks.environment import ROOT
 from benchmarks.targets import ANY
 
@@ -40,7 +41,7 @@ def synthetic(temp=None, ratio=None, noise=0.01, evaluations=None, executed=None
     counts |= evaluations or {}
     b = 2.0
     rows, again = [], []
-    for method, memory in temps.items():
+    for method, stored in temps.items():
         for n in DEPTHS:
             case = {"study": "backprop", "method": method, "depth": n, "width": 32, "batch": 1024, "dtype": "float32"}
 
@@ -62,9 +63,9 @@ def synthetic(temp=None, ratio=None, noise=0.01, evaluations=None, executed=None
                 number("count", "executed evaluations", (executed or counts)[method](n))
             if method in slots:
                 number("count", "slots", slots[method])
-            number("compiler", "temp", memory(n) * UNIT)
+            number("compiler", "temp", stored(n) * UNIT)
             number("compiler", "outputs", 0)
-            number("process", "peak", memory(n) * UNIT)
+            number("process", "peak", stored(n) * UNIT)
             number("clock", "time", n * 1e-4, n * 0.99e-4, n * 1.01e-4)
             law = theory.time_ratio(counts[method](n), n, b) * (ratio or 1.0)
             for baseline in ("vanilla", "store_all"):
@@ -185,11 +186,11 @@ def test_results_of_two_origins_are_not_mixed():
     rows = [v for v in claims.verdicts(both) if v.quantity == "exponent of temp in n" and v.method == "vanilla"]
     assert [v.verdict for v in rows] == ["confirmed", "refuted"]
     assert [v.why.split(":")[0] for v in rows] == ["jax 0", "jax 1"]
-    assert {view.noise()[3] for view in claims.views(both)} == {400}
+    assert {view.noise()[3] for view in views(both)} == {400}
 
 
 def test_a_disagreement_of_rulers_is_named():
-    why = claims._why_apart
+    why = memory._why_apart
     assert why(100e6, 100e6, 100e6, 100e6) == ""
     assert "memory-profiler is above the kernel's own mark: unexplained" in why(100e6, 100e6, 100e6, 110e6)
     assert "+9.5 MiB beside the plan: unexplained" in why(100e6, 110e6, 110e6, 110e6)
@@ -232,11 +233,11 @@ def test_a_method_that_was_not_measured_says_why():
 
 def test_it_saved_nothing_is_seen():
     results = synthetic(temp={"sqrt": lambda n: 3 * n + 2})
-    ((method, n, temp, plain, least),) = claims.saved_nothing(View(results, "backprop", "cpu"))
+    ((method, n, temp, plain, least),) = memory.saved_nothing(View(results, "backprop", "cpu"))
     assert (method, n, plain) == ("sqrt", 1024, "vanilla")
     assert temp == pytest.approx(3074)
     assert least == pytest.approx(3075)
-    assert claims.saved_nothing(View(synthetic(), "backprop", "cpu")) == []
+    assert memory.saved_nothing(View(synthetic(), "backprop", "cpu")) == []
 
 
 def test_a_time_is_widened_by_the_noise_of_its_own_depth():
@@ -358,9 +359,9 @@ def test_asv_alone_gives_verdicts_and_says_what_it_cannot_give(asv_folder):
     results = frame.read([asv_folder])
     assert list(results.frame["commit"].unique()) == ["0" * 12, "1" * 12]
     found = [v for v in claims.verdicts(results) if v.why.startswith("commit 111111111111: ")]
-    memory = {v.method: v for v in found if v.quantity == "exponent of temp in n"}
-    assert (memory["vanilla"].verdict, memory["vanilla"].points) == ("confirmed", 10)
-    assert memory["sqrt"].points == 9, "a benchmark that failed is missing"
+    exponents = {v.method: v for v in found if v.quantity == "exponent of temp in n"}
+    assert (exponents["vanilla"].verdict, exponents["vanilla"].points) == ("confirmed", 10)
+    assert exponents["sqrt"].points == 9, "a benchmark that failed is missing"
     (time,) = [v for v in found if v.quantity == "time / vanilla"]
     assert time.verdict == "not measured"
     assert "asv times one program after the other" in time.why
@@ -399,7 +400,7 @@ def test_a_compilers_target_has_memory_verdicts_and_no_time():
 def test_targets_are_laid_side_by_side(tmp_path):
     results = synthetic()
     both = replace(results, frame=pd.concat([results.frame, compiled_for(results, "nvidia-h100", 0.5)]))
-    rows = {(row.method, row.depth): row for row in devices.by_target(claims.views(both))}
+    rows = {(row.method, row.depth): row for row in devices.by_target(views(both))}
     assert rows["vanilla", 144].planned == pytest.approx((435, 217.5))
     list(report.write(both, tmp_path))
     page = (tmp_path / "index.html").read_text()

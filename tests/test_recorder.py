@@ -53,7 +53,7 @@ def test_one_bad_case_costs_the_others_nothing(toy, tmp_path):
         rulers = {number.ruler for number in records[good].numbers}
         assert rulers == {"count", "compiler", "compile", "check", "process", "clock"}
     assert reasons(records["raising"]) == "RuntimeError: this method"
-    assert "its gradient is off by 2.0e-02" in reasons(records["lying"])
+    assert "its result is off by 2.0e-02" in reasons(records["lying"])
     assert records["lying"].numbers == ()
     assert "was killed (signal 9), most likely for want of memory" in reasons(records["killed"])
     assert "ended its process with code 3" in reasons(records["dying"])

@@ -1,19 +1,17 @@
 """The figures of the study ``backprop``."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from math import sqrt
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
 
 from analysis import theory
-from analysis.claims import LAW_FROM, View
-from analysis.figures.style import COLOURS, GREY, look, styled
+from analysis.claims.backprop import LAW_FROM
+from analysis.figures.style import COLOURS, GREY, Drawn, error_bars, legend, logs, look, panels, styled
+from analysis.view import View
 
 LECTURE = ["vanilla", "store_all", "sqrt", "memory_poor"]
 OPTIMUM = ["multilevel_3", "binomial_sqrt", "binomial_10", "binomial_3"]
@@ -24,16 +22,6 @@ PREDICTED_SLOTS: dict[str, Callable[[float], float]] = {
     "memory_poor": lambda n: 1,
 }
 DEPTH = "depth n (layers)"
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """A figure with what a reader needs to read it."""
-
-    name: str
-    title: str
-    caption: str
-    figure: Figure
 
 
 def figures(view: View) -> list[Drawn]:
@@ -48,15 +36,9 @@ def _today(view: View) -> list[str]:
     return [name for name in view.frame["method"].unique() if name not in known]
 
 
-def _panels(count: int, height: float = 4.2) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(5.4 * count, height), layout="constrained")
-    axes = figure.subplots(1, count, squeeze=False)
-    return figure, list(axes[0])
-
-
 def _by_kind(view: View) -> tuple[Figure, list[tuple[Axes, str, list[str]]]]:
     """A panel, a title and methods for each kind of method."""
-    figure, (lecture, other, today) = _panels(3, 5.4)
+    figure, (lecture, other, today) = panels(3, 5.4)
     return figure, [
         (lecture, "The lecture's strategies", LECTURE),
         (other, "Other schedules", [*OPTIMUM, *TAPED]),
@@ -65,8 +47,8 @@ def _by_kind(view: View) -> tuple[Figure, list[tuple[Axes, str, list[str]]]]:
 
 
 def memory(view: View) -> Drawn:
-    figure, panels = _by_kind(view)
-    for ax, title, methods in panels:
+    figure, kinds = _by_kind(view)
+    for ax, title, methods in kinds:
         for i, method in enumerate(methods):
             temp = view.planned(method)
             peak = view.activations(method, _measuring(view), "peak")
@@ -87,8 +69,8 @@ def memory(view: View) -> Drawn:
         if view.attached:
             ax.plot([], [], ls="", marker="o", ms=9, mfc="none", color="black", label="measured peak (large symbols)")
         ax.plot([], [], ls="", marker="_", ms=9, mew=1.4, color="black", label="residuals of jax.vjp")
-        _logs(ax, DEPTH, "memory (activations)", title)
-        _legend(ax)
+        logs(ax, DEPTH, "memory (activations)", title)
+        legend(ax)
     return Drawn(
         "memory",
         "Memory against depth",
@@ -106,7 +88,7 @@ def _measuring(view: View) -> str:
 
 def rulers(view: View) -> Drawn:
     """Compiled against measured memory on the same device."""
-    figure, (ax,) = _panels(1, 5.2)
+    figure, (ax,) = panels(1, 5.2)
     figure.set_size_inches(6.4, 5.2)
     ends = [np.inf, 0.0]
     for i, (title, methods) in enumerate(
@@ -127,8 +109,8 @@ def rulers(view: View) -> Drawn:
             ends = [min(ends[0], *map(min, points)), max(ends[1], *map(max, points))]
     if ends[1] > 0:
         ax.plot(ends, ends, ls=(0, (4, 3)), color="black", lw=1, label="predicted: measured = planned")
-    _logs(ax, "planned by the compiler: temp + outputs (MiB)", "measured peak (MiB)")
-    _legend(ax)
+    logs(ax, "planned by the compiler: temp + outputs (MiB)", "measured peak (MiB)")
+    legend(ax)
     return Drawn(
         "rulers",
         "Planned against measured memory",
@@ -138,7 +120,7 @@ def rulers(view: View) -> Drawn:
 
 
 def evaluations(view: View) -> Drawn:
-    figure, (ax,) = _panels(1, 5.4)
+    figure, (ax,) = panels(1, 5.4)
     figure.set_size_inches(6.4, 5.4)
     formulas: list[tuple[str, Callable[[int], float], str]] = [
         ("vanilla", theory.vanilla_evaluations, "n"),
@@ -154,8 +136,8 @@ def evaluations(view: View) -> Drawn:
         ax.plot(counted.index, counted, ls="", label=f"{method}, counted", **look(i))
         n = np.unique(np.geomspace(counted.index.min(), counted.index.max(), 80).astype(int))
         ax.plot(n, [formula(int(k)) for k in n], ls=(0, (4, 3)), color=look(i)["color"], label=f"predicted: {words}")
-    _logs(ax, DEPTH, "layer evaluations")
-    _legend(ax)
+    logs(ax, DEPTH, "layer evaluations")
+    legend(ax)
     return Drawn(
         "evaluations",
         "Layer evaluations against depth",
@@ -166,17 +148,19 @@ def evaluations(view: View) -> Drawn:
 
 
 def time(view: View) -> Drawn:
-    figure, panels = _by_kind(view)
-    for ax, title, methods in panels:
+    figure, kinds = _by_kind(view)
+    for ax, title, methods in kinds:
         for i, method in enumerate(methods):
             rows = view.rows(method, "clock", "time")
             if len(rows) == 0:
                 continue
             n = rows.index.to_numpy(float)
             ms = {column: rows[column].to_numpy(float) / n * 1e3 for column in ("value", "low", "high")}
-            ax.errorbar(n, ms["value"], _error(ms["value"], ms["low"], ms["high"]), capsize=2, label=method, **look(i))
-        _logs(ax, DEPTH, "time of a gradient / n (ms a layer)", title)
-        _legend(ax)
+            ax.errorbar(
+                n, ms["value"], error_bars(ms["value"], ms["low"], ms["high"]), capsize=2, label=method, **look(i)
+            )
+        logs(ax, DEPTH, "time of a gradient / n (ms a layer)", title)
+        legend(ax)
     return Drawn(
         "time",
         "Time against depth",
@@ -186,7 +170,7 @@ def time(view: View) -> Drawn:
 
 
 def frontier(view: View) -> Drawn:
-    figure, (ax,) = _panels(1, 5.2)
+    figure, (ax,) = panels(1, 5.2)
     figure.set_size_inches(7.6, 5.2)
     n, points = _frontier_points(view)
     best = np.inf
@@ -198,7 +182,7 @@ def frontier(view: View) -> Drawn:
     for i, (method, row) in enumerate(points.sort_values("memory").iterrows()):
         colour = COLOURS[0] if method in efficient else GREY
         offset = (6, 5) if i % 2 else (6, -11)
-        error = _error(row[["time"]], row[["low"]], row[["high"]])
+        error = error_bars(row[["time"]], row[["low"]], row[["high"]])
         ax.errorbar(row["memory"], row["time"], error, marker="o", capsize=2, color=colour, lw=1)
         where = (row["memory"], row["time"])
         ax.annotate(str(method), where, offset, textcoords="offset points", fontsize=8, color=colour)
@@ -206,7 +190,7 @@ def frontier(view: View) -> Drawn:
     if len(curve):
         ax.plot(*zip(*curve, strict=True), ls=(0, (4, 3)), color=COLOURS[1], label="predicted: binomial optimum")
         ax.legend(loc="upper right")
-    _logs(ax, "planned memory, temp (activations)", "time / vanilla")
+    logs(ax, "planned memory, temp (activations)", "time / vanilla")
     return Drawn(
         "frontier",
         f"Memory against time at n = {n}",
@@ -245,7 +229,7 @@ def _optimum(view: View, n: int) -> list[tuple[float, float]]:
 
 
 def law(view: View) -> Drawn:
-    figure, axes = _panels(2, 5.4)
+    figure, axes = panels(2, 5.4)
     for ax, baseline in zip(axes, ("store_all", "vanilla"), strict=True):
         forward = view.series(baseline, "clock", "time / forward")
         ends = [np.inf, 0.0]
@@ -258,14 +242,14 @@ def law(view: View) -> Drawn:
             predicted = [theory.time_ratio(counted[n], n, forward[n] - 1) for n in depths]
             rows = ratio.loc[depths]
             ax.errorbar(
-                predicted, rows["value"], _error(rows["value"], rows["low"], rows["high"]),
+                predicted, rows["value"], error_bars(rows["value"], rows["low"], rows["high"]),
                 ls="", capsize=2, label=method, **look(i),
             )  # fmt: skip
             ends = [min(ends[0], *predicted, rows["value"].min()), max(ends[1], *predicted, rows["value"].max())]
         if ends[1] > 0:
             ax.plot(ends, ends, ls=(0, (4, 3)), color="black", lw=1, label="predicted = measured")
-        _logs(ax, f"predicted time / {baseline}", f"measured time / {baseline}", f"Against {baseline}")
-        _legend(ax)
+        logs(ax, f"predicted time / {baseline}", f"measured time / {baseline}", f"Against {baseline}")
+        legend(ax)
     return Drawn(
         "law",
         "Predicted against measured time",
@@ -273,25 +257,3 @@ def law(view: View) -> Drawn:
         f"depths from {LAW_FROM}, 95% intervals. Below the line: faster than predicted.",
         figure,
     )
-
-
-def _logs(ax: Axes, x: str, y: str, title: str = "") -> None:
-    """Logarithmic axes with plain numbers: at the decades, and between them where there is but one decade."""
-    ax.set(xlabel=x, ylabel=y, title=title)
-    if not any(line.get_xydata().size for line in ax.lines):  # type: ignore[union-attr]
-        return  # nothing was measured: an empty axis cannot be logarithmic
-    ax.set(xscale="log", yscale="log")
-    for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_formatter("{x:g}")
-        low, high = axis.get_view_interval()
-        axis.set_minor_formatter("{x:g}" if high / low < 8 else NullFormatter())
-
-
-def _legend(ax: Axes) -> None:
-    if ax.get_legend_handles_labels()[0]:
-        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2)
-
-
-def _error(value: Any, low: Any, high: Any) -> Sequence[Any]:
-    middle = np.asarray(value, float)
-    return [np.maximum(middle - np.asarray(low, float), 0), np.maximum(np.asarray(high, float) - middle, 0)]

@@ -1,12 +1,16 @@
 """One look for all figures: Okabe-Ito colours, a marker and a label besides the colour, units on every axis."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from io import StringIO
 from typing import Any, cast
 
 import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 # Okabe and Ito, "Color universal design" (2008): told apart by the colour-blind, and in grey by their markers.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8A6D3B"]
@@ -39,6 +43,26 @@ def styled() -> Iterator[None]:
         yield
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """A figure with what a reader needs to read it."""
+
+    name: str
+    title: str
+    caption: str
+    figure: Figure
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the report: its head and its rows, in words; cells that start with a digit or sign stand right."""
+
+    title: str
+    caption: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
 def look(i: int) -> dict[str, Any]:
     """Colour and marker of the i-th series."""
     return {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
@@ -51,3 +75,31 @@ def svg(figure: Figure) -> str:
         figure.savefig(out, format="svg", metadata={"Date": None}, bbox_inches="tight")
     text = out.getvalue()
     return text[text.index("<svg") :]
+
+
+def panels(count: int, height: float = 4.2) -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=(5.4 * count, height), layout="constrained")
+    axes = figure.subplots(1, count, squeeze=False)
+    return figure, list(axes[0])
+
+
+def logs(ax: Axes, x: str, y: str, title: str = "") -> None:
+    """Logarithmic axes with plain numbers: at the decades, and between them where there is but one decade."""
+    ax.set(xlabel=x, ylabel=y, title=title)
+    if not any(line.get_xydata().size for line in ax.lines):  # type: ignore[union-attr]
+        return  # nothing was measured: an empty axis cannot be logarithmic
+    ax.set(xscale="log", yscale="log")
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_formatter("{x:g}")
+        low, high = axis.get_view_interval()
+        axis.set_minor_formatter("{x:g}" if high / low < 8 else NullFormatter())
+
+
+def legend(ax: Axes) -> None:
+    if ax.get_legend_handles_labels()[0]:
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2)
+
+
+def error_bars(value: Any, low: Any, high: Any) -> Sequence[Any]:
+    middle = np.asarray(value, float)
+    return [np.maximum(middle - np.asarray(low, float), 0), np.maximum(np.asarray(high, float) - middle, 0)]

@@ -72,7 +72,7 @@ def median_interval(samples: Sequence[float]) -> tuple[float, float, float]:
         return value, value, value
     tail = stats.norm.cdf(-np.sqrt(n / (n - 1)) * stats.t.ppf((1 + CONFIDENCE) / 2, n - 1))
     interval = stats.bootstrap(
-        (logs,), np.median, confidence_level=1 - 2 * tail, method="percentile", n_resamples=9999, rng=0
+        (logs,), np.median, confidence_level=1 - 2 * tail, method="percentile", n_resamples=2499, rng=0
     ).confidence_interval
     return value, float(np.exp(interval.low)), float(np.exp(interval.high))
 

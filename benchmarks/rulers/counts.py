@@ -22,6 +22,8 @@ ELEMENTWISE = frozenset(
     """.split()
 )
 REDUCTIONS = frozenset({"reduce_sum", "reduce_max", "reduce_min", "reduce_prod"})
+# Calls of a library, by the leading term of the textbook algorithm (Golub and Van Loan, Matrix Computations).
+FACTORISATIONS = {"lu": 2 / 3, "cholesky": 1 / 3}
 CUMULATIVE = frozenset({"cumsum", "cumprod", "cummax", "cummin"})
 
 
@@ -155,6 +157,12 @@ def _flops(eqn: Any) -> int:
         kernel = eqn.invars[1].aval.shape
         features = kernel[eqn.params["dimension_numbers"].rhs_spec[0]]
         return 2 * _size(out) * prod(kernel) // features
+    if name in FACTORISATIONS:
+        *batch, n, _ = eqn.invars[0].aval.shape
+        return round(FACTORISATIONS[name] * prod(batch) * n**3)
+    if name == "triangular_solve":
+        n = eqn.invars[0].aval.shape[-1]
+        return n * _size(out)  # n^2 for every right-hand side
     if not np.issubdtype(out.aval.dtype, np.inexact):
         return 0
     if name in ELEMENTWISE:

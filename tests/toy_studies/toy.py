@@ -96,6 +96,6 @@ STUDY = Study(
     sizes={"quick": [{"n": 4}, {"n": 8}], "full": [{"n": 4}]},
     program=program,
     reference=lambda case: np.ones(case["n"]),
-    tolerance=1e-6,
+    tolerance=lambda case: 1e-6,
     baselines=("plain",),
 )

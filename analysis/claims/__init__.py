@@ -1,0 +1,38 @@
+"""The claims: what the lecture says, what was predicted before the run, and the verdicts.
+
+A claim is one function, which yields a verdict for each ruler and method, and one entry in the ``CLAIMS`` of its
+study's file; a file is found by being in this folder.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from analysis.frame import Results
+from analysis.verdict import Claim, Verdict
+from analysis.view import differences, views
+
+CLAIMS: list[Claim] = [
+    claim
+    for module in pkgutil.iter_modules(__path__)
+    for claim in importlib.import_module(f"{__name__}.{module.name}").CLAIMS
+]
+
+
+def verdicts(results: Results, claims: Sequence[Claim] = CLAIMS) -> list[Verdict]:
+    """Every claim of the studies in the results, on every target and workload that they hold."""
+    found = views(results)
+    rows = []
+    for claim in claims:
+        for view in (view for view in found if view.study == claim.study):
+            words = differences(view, found)
+            for verdict in claim.rule(view):
+                rows.append(replace(verdict, why=f"{words}: {verdict.why}") if words else verdict)
+    return list(dict.fromkeys(rows))  # a count is the same on every target
+
+
+def counted(verdicts: Iterable[Verdict]) -> dict[str, int]:
+    """Number of verdicts by kind."""
+    kinds = [verdict.verdict for verdict in verdicts]
+    return {kind: kinds.count(kind) for kind in ("confirmed", "refuted", "inconclusive", "not measured")}

@@ -1,0 +1,77 @@
+"""Where rulers disagree about memory, and where recomputation saved none."""
+
+from dataclasses import dataclass
+
+from analysis.view import View
+
+
+def saved_nothing(view: View, margin: float = 0.05) -> list[tuple[str, int, float, str, float]]:
+    """Methods that recompute, and yet the compiler plans no less memory for them than for plain ``jax.grad``.
+
+    A method is compared with plain ``jax.grad`` of its own form: an unrolled one with ``vanilla_unrolled``, any other
+    with ``vanilla``. Rows are (method, n, temp in activations, plain method, its temp), at the largest depth that both
+    have; less than ``margin`` below counts as not less.
+    """
+    found = []
+    for method in view.frame["method"].unique():
+        plain = "vanilla_unrolled" if method.endswith("_unrolled") else "vanilla"
+        least = view.planned(plain)
+        evaluations = view.series(method, "count", "evaluations")
+        temp = view.planned(method)
+        depths = temp.index.intersection(evaluations.index).intersection(least.index)
+        if len(depths) == 0:
+            continue
+        n = depths.max()
+        if evaluations[n] > n and temp[n] > (1 - margin) * least[n]:
+            found.append((str(method), int(n), float(temp[n]), plain, float(least[n])))
+    return found
+
+
+RULERS_AGREE = 0.02  # relative: the process ruler's own error on programs whose truth is known
+
+
+@dataclass(frozen=True)
+class Apart:
+    """What three rulers say of one program's memory, in bytes, and where they disagree, why."""
+
+    method: str
+    depth: int
+    planned: float
+    peak: float
+    first: float
+    sampled: float
+    why: str
+
+
+def rulers_apart(view: View, from_bytes: float = 64 * 2**20) -> list[Apart]:
+    """The compiler's temp + outputs, the process's peak and memory-profiler's, where the plan is large enough."""
+    rows = []
+    for method in view.frame["method"].unique():
+        planned = view.series(method, "compiler", "temp") + view.series(method, "compiler", "outputs")
+        peaks = view.rows(method, "process", "peak")
+        first = view.series(method, "process", "first peak").reindex(peaks.index)
+        sampled = view.series(method, "process", "sampled peak").reindex(peaks.index)
+        for n in planned.index.intersection(peaks.index):
+            if planned[n] < from_bytes:
+                continue
+            peak, highest = float(peaks["value"][n]), float(max(first[n], peaks["value"][n]))
+            rows.append(
+                Apart(
+                    str(method), int(n), float(planned[n]), peak, float(first[n]), float(sampled[n]),
+                    _why_apart(float(planned[n]), peak, highest, float(sampled[n])),
+                )
+            )  # fmt: skip
+    return rows
+
+
+def _why_apart(planned: float, peak: float, highest: float, sampled: float) -> str:
+    found = []
+    if abs(peak - planned) > RULERS_AGREE * planned:
+        found.append(f"the process holds {(peak - planned) / 2**20:+.1f} MiB beside the plan: unexplained")
+    if sampled < highest - RULERS_AGREE * planned:
+        found.append("memory-profiler is below the kernel's own mark: the peak was shorter than its interval")
+    elif sampled > highest + RULERS_AGREE * planned:
+        found.append("memory-profiler is above the kernel's own mark: unexplained")
+    if highest - peak > RULERS_AGREE * planned:
+        found.append(f"the first call takes {(highest - peak) / 2**20:.1f} MiB more, allocated once")
+    return "; ".join(found)

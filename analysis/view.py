@@ -1,0 +1,159 @@
+"""What claims and figures look at: the results of one study on one target, quantity by quantity."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from math import inf, log
+from typing import Any
+
+import pandas as pd
+
+from analysis.frame import Results, parameters
+from benchmarks.cases import studies
+from benchmarks.rulers.clock import median_interval
+from benchmarks.targets import ANY, TARGETS
+
+
+@dataclass(frozen=True)
+class View:
+    """The results of one study on one target, workload and origin, with short ways to ask for a quantity by size.
+
+    Numbers of different machines, commits, versions of JAX or dtypes are never mixed. A study whose sizes span a grid
+    has one view of all of them, without a sweep: ``along`` takes a slice.
+    """
+
+    results: Results
+    study: str
+    target: str
+    workload: tuple[tuple[str, Any], ...] = ()  # the parameters that do not vary, as (width, 32), (batch, 1024)
+    origin: tuple[tuple[str, str], ...] = ()  # as (machine, ...), (commit, ...), (jax, ...), (dtype, ...)
+    sweep: str = "depth"  # the parameter that varies
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        return self._mine(self.results.frame)
+
+    @cached_property
+    def missing(self) -> pd.DataFrame:
+        return self._mine(self.results.missing)
+
+    @cached_property
+    def _quantities(self) -> dict[Any, pd.DataFrame]:
+        return dict(iter(self.frame.groupby(["method", "ruler", "quantity"])))
+
+    def _mine(self, frame: pd.DataFrame) -> pd.DataFrame:
+        if len(frame) == 0:
+            return frame
+        chosen = frame["target"].isin((self.target, ANY))
+        for name, value in (("study", self.study), *self.workload, *self.origin):
+            if name in frame:
+                chosen &= frame[name] == value
+        return frame[chosen]
+
+    def along(self, sweep: str, **fixed: Any) -> "View":
+        """The slice in which one parameter varies and these others are fixed."""
+        narrowed = replace(self.results, frame=self.frame, missing=self.missing, again=self.again)
+        return replace(self, results=narrowed, sweep=sweep, workload=(*self.workload, *fixed.items()))
+
+    @cached_property
+    def again(self) -> pd.DataFrame:
+        return self._mine(self.results.again)
+
+    def rows(self, method: str, ruler: str, quantity: str) -> pd.DataFrame:
+        """A quantity by size, one row a size (the last source wins)."""
+        chosen = self._quantities.get((method, ruler, quantity), self.frame.head(0))
+        return chosen.drop_duplicates(self.sweep, keep="last").sort_values(self.sweep).set_index(self.sweep)
+
+    def series(self, method: str, ruler: str, quantity: str) -> "pd.Series[float]":
+        return self.rows(method, ruler, quantity)["value"]
+
+    def activations(self, method: str, ruler: str, quantity: str) -> "pd.Series[float]":
+        """A quantity in bytes, in activations. Peaks are without what any method must hold beside its temporaries."""
+        values = self.series(method, ruler, quantity)
+        if quantity == "peak":
+            values = values - self.series(method, "compiler", "outputs")
+            if ruler == "compiler":  # a TPU's compiler counts the arguments too
+                values = values - self.series(method, "compiler", "arguments")
+        return (values / self.series(method, "count", "activation")).dropna()
+
+    @property
+    def attached(self) -> bool:
+        """Did programs run on this target, or was it a compiler alone?"""
+        return TARGETS[self.target].attached if self.target in TARGETS else True
+
+    @property
+    def plan(self) -> str:
+        """The compiler's quantity that tells what a program takes besides its arguments and its result."""
+        return "peak" if self.target.startswith("tpu") else "temp"
+
+    def planned(self, method: str) -> "pd.Series[float]":
+        """What the compiler plans by depth, in activations."""
+        return self.activations(method, "compiler", self.plan)
+
+    def reasons(self, ruler: str, *methods: str) -> str:
+        """Why methods have no number by a ruler, in one sentence: this ruler's gap, or one that takes all numbers."""
+        missing = self.missing
+        if ruler in ("clock", "process", "device") and not self.attached:
+            return f"{self.target} is a compiler here: programs do not run on it, and it gives no such number."
+        for method in methods:
+            for gap in (ruler, "extra", "compiler", "check"):
+                mine = missing[(missing["method"] == method) & (missing["ruler"] == gap)] if len(missing) else missing
+                if len(mine):
+                    return f"{method}: {mine.iloc[0]['reason']}."
+        return "No result that was read holds this number."
+
+    def noise(self) -> tuple[float, float, float, int]:
+        """The A/A ratio of the run: the same executable against itself, its 95% interval, and the rounds."""
+        return _against_itself(self.again)
+
+    def noise_at(self, depth: int) -> tuple[float, float, float, int]:
+        """The A/A ratio at one depth."""
+        again = self.again
+        return _against_itself(again[again[self.sweep] == depth] if len(again) else again)
+
+    def floor(self, depth: int) -> float:
+        """What the clock cannot tell from 1 at a depth, as a logarithm: the farther end of its own A/A interval.
+
+        The pooled interval would not do: it rests on the many rounds of small depths, and large ones are noisier.
+        """
+        _, low, high, _ = self.noise_at(depth)
+        return max(abs(log(low)), abs(log(high))) if low > 0 and high < inf else inf
+
+
+def _against_itself(again: pd.DataFrame) -> tuple[float, float, float, int]:
+    if len(again) == 0:
+        return 1.0, 0.0, inf, 0
+    return *median_interval(list(again["first"] / again["again"])), len(again)
+
+
+def views(results: Results) -> list[View]:
+    """A view for each study, target, workload and origin in the results.
+
+    Of a study's parameters the one with the most values is swept; the others, fixed, are its workload. Where sizes span
+    a grid (``Study.together``) nothing is fixed.
+    """
+    everything = pd.concat([table for table in (results.frame, results.missing) if len(table)])
+    everything = everything[(everything["target"] != ANY) & (everything["ruler"] != "fit")]
+    origin = [name for name in ("dtype", "machine", "commit", "jax") if name in everything]
+    found = []
+    for study, mine in everything.groupby("study", sort=False):
+        params = [name for name in parameters(mine) if mine[name].notna().any()]
+        sweep = max(params, key=lambda name: mine[name].nunique(), default="depth")
+        fixed = [name for name in params if name != sweep and not _spans_a_grid(str(study))]
+        for target, *values in mine[["target", *fixed, *origin]].drop_duplicates().to_numpy():
+            workload = tuple(zip(fixed, values[: len(fixed)], strict=True))
+            came_from = tuple(zip(origin, values[len(fixed) :], strict=True))
+            found.append(View(results, str(study), target, workload, came_from, sweep))
+    return found
+
+
+def _spans_a_grid(study: str) -> bool:
+    return study in studies() and bool(studies()[study].together)
+
+
+def differences(view: View, among: Sequence[View]) -> str:
+    """What tells a view from others of its study besides the target, in words; empty if nothing does."""
+    facts = [dict((*other.workload, *other.origin)) for other in among if other.study == view.study]
+    mine = dict((*view.workload, *view.origin))
+    apart = [name for name in mine if any(other.get(name) != mine[name] for other in facts)]
+    return ", ".join(f"{name} {mine[name]}" for name in apart)
