@@ -1,8 +1,11 @@
 """``python -m analysis RESULTS... -o DIR``: verdicts and the report from results of either front door."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
+
+os.environ["JAX_PLATFORMS"] = "cpu"  # schedules and traces are drawn from programs; no device has a part in it
 
 from analysis import frame, report
 

@@ -43,3 +43,28 @@ def time_ratio(evaluations: float, n: int, b: float) -> float:
     b is the time of the backward pass over that of the forward pass. The law has no parameter to fit.
     """
     return (evaluations / n + b) / (1 + b)
+
+
+# Forward against reverse mode: flops of pulling one cotangent through a step over those of pushing one tangent,
+# a flop an element and operation, as JAX writes the derivatives down.
+CROSSOVER = {
+    "dense": 1.0,  # a product with W against one with its transpose
+    "elementwise": 1.0,  # h cos h: t cos h - h (t sin h) against c cos h - (c h) sin h, five each
+    # Tangent: one subtraction, the product rule's three, minus t, times the step, plus t: 7. Cotangent: times the step,
+    # the product rule's two, a minus for each of two subtractions, and sums where a value is used more than once: each
+    # of three rolls takes two slices of the state (3), and the state is used five times (4). 12.
+    "ode": 12 / 7,
+}
+CROSSOVER_BAND = (1.0, 2.0)  # for time: what a flop costs differs between the two by less than this (CLAIMS)
+CHEAP_GRADIENT = 5.0  # Baur and Strassen 1983; Griewank and Walther 2008, section 3.3: at most 5 for the gradient
+
+# Hessians: exponents in the number of inputs of flops over those of f, and of the memory held at once.
+HESSIAN_EXPONENT = {"fwd_rev": 1, "rev_rev": 1, "rev_fwd": 2, "fwd_fwd": 2}
+
+
+def rounding_error(n: int, decades: int, eps: float) -> float:
+    """cond eps sqrt(n): what rounding leaves of a computation with X^-1, errors adding up as a random walk.
+
+    Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed. 2002, sections 2.8 and 14.1.
+    """
+    return float(10.0**decades * eps * n**0.5)

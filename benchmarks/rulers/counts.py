@@ -130,6 +130,9 @@ def _jaxprs(eqn: Any) -> Iterator[Any]:
     """The programs inside an equation; a while loop's are seen to on their own."""
     if eqn.primitive.name == "while":
         return
+    if eqn.primitive.name == "custom_linear_solve":  # its products and its transposed solve are for derivatives
+        yield eqn.params["jaxprs"].solve.jaxpr
+        return
     for value in eqn.params.values():
         for item in value if isinstance(value, (tuple, list)) else (value,):
             if isinstance(item, core.ClosedJaxpr):

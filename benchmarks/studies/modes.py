@@ -274,7 +274,7 @@ STUDY = Study(
     question="Forward or reverse mode: what does a Jacobian cost, over the numbers of inputs and outputs?",
     methods=METHODS,
     sizes={
-        "quick": sizes((1, 8, 64, 512), LINE, ("dense",), {"ode": 4096}),
+        "quick": sizes((1, 8, 64, 512), LINE, ("dense",), {"ode": 16384}),
         "full": sizes(
             (1, 4, 16, 64, 256, 1024), LINE, tuple(FAMILIES), {"dense": 64, "elementwise": 16384, "ode": 16384}
         ),

@@ -1,0 +1,69 @@
+"""Claims of the study ``closed_forms``: a gradient by hand against automatic differentiation."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from math import exp
+
+import numpy as np
+
+from analysis import theory
+from analysis.verdict import RATIO_BAND, Claim, Verdict, measured, unmeasured, within
+from analysis.view import View
+
+GRADIENTS = ["closed_form", "ad_solve", "ad_solve_einsum", "ad_inverse", "ad_inverse_einsum"]
+ROUNDINGS = 10  # times cond(X) eps sqrt(n)
+MEANINGLESS = 0.01  # beyond this share of its size an expected error says that no digit can be
+
+
+def scaled_errors(view: View, method: str) -> list[tuple[int, int, float, float]]:
+    """(n, decades, error, error over what rounding explains) of each case in which digits can be expected."""
+    eps = float(np.finfo(dict(view.origin).get("dtype", "float32")).eps)
+    mine = view.frame[(view.frame["method"] == method) & (view.frame["quantity"] == "gradient error")]
+    rows = []
+    for n, decades, error in zip(mine["n"], mine["decades"], mine["value"], strict=True):
+        expected = theory.rounding_error(int(n), int(decades), eps)
+        if expected < MEANINGLESS:
+            rows.append((int(n), int(decades), float(error), float(error) / expected))
+    return rows
+
+
+def trace_inverse_gradient(view: View) -> Iterator[Verdict]:
+    claim = "trace-inverse-gradient"
+    for method in GRADIENTS:
+        blank = unmeasured(view, claim, method, "check", "largest error / (cond(X) eps sqrt(n))", 1.0)
+        rows = scaled_errors(view, method)
+        if not rows:
+            yield blank
+            continue
+        n, decades, error, share = max(rows, key=lambda row: row[3])
+        why = (
+            f"The worst is {error:.1e} at n = {n}, cond(X) = 1e{decades}; the largest error of all is "
+            f"{max(row[2] for row in rows):.1e}. Up to {ROUNDINGS} are allowed."
+        )
+        yield measured(blank, (0.0, ROUNDINGS), (share,) * 3, len(rows), why)
+    line = view.along("n", decades=1)
+    closed = line.series("closed_form", "count", "flops")
+    for method in GRADIENTS[1:]:
+        blank = unmeasured(view, claim, method, "clock", "time / closed_form")
+        timed = line.rows(method, "clock", "time / closed_form")
+        flops = line.series(method, "count", "flops")
+        if len(timed) < 2:  # conditions were swept, and no orders
+            continue
+        n = int(timed.index[-1])
+        predicted, floor = float(flops[n] / closed[n]), exp(line.floor(n))
+        value, low, high = (float(timed[column][n]) for column in ("value", "low", "high"))
+        blank = replace(blank, quantity=f"time / closed_form at n = {n}", predicted=predicted)
+        why = "Predicted: the ratio of their flops, factorisations and solves counted as the textbook has them."
+        yield measured(blank, within(predicted, RATIO_BAND), (value, low / floor, high * floor), 1, why)
+
+
+CLAIMS = [
+    Claim(
+        "trace-inverse-gradient",
+        "closed_forms",
+        "The gradient of f(X) = tr(A X^-1 B) is -X^-T A^T B^T X^-T.",
+        "equal to automatic differentiation to rounding, scaled by cond(X); time as the flops",
+        trace_inverse_gradient,
+        ("error", "costs"),
+    ),
+]

@@ -1,0 +1,189 @@
+"""The figures and tables of the study ``modes``."""
+
+from math import log2
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from analysis import crossover, theory
+from analysis.claims.modes import along_depth, along_inputs, along_outputs, per_evaluation, swept
+from analysis.figures import worked_example
+from analysis.figures.style import COLOURS, GREY, Drawn, Table, error_bars, legend, logs, look, panels, styled
+from analysis.view import View
+from analysis.worked_example import lecture
+from benchmarks.advice import CLOSE
+from benchmarks.studies.modes import MAP_DEPTH
+
+RULERS = {"count": "flops", "clock": "time", "compiler": "planned memory"}
+MOST = 6  # doublings at which the map's colours end
+
+
+def figures(view: View) -> list[Drawn]:
+    """All figures of the study for which the results hold numbers."""
+    with styled():
+        drawn = (crossover_map, costs, gradient, memory) if view.attached else (memory,)
+        found = [draw(view) for draw in drawn]
+        return [*found, worked_example.graph(lecture())] if view.attached else found
+
+
+def crossover_map(view: View) -> Drawn:
+    families = crossover.families(view)
+    figure = Figure(figsize=(4.2 * len(families), 3.9 * len(RULERS)), layout="constrained")
+    axes = figure.subplots(len(RULERS), len(families), squeeze=False)
+    for row, (ruler, words) in zip(axes, RULERS.items(), strict=True):
+        for ax, family in zip(row, families, strict=True):
+            found = crossover.cells(view, family, MAP_DEPTH, ruler)
+            square = _square(found)
+            ax.set(title=f"{family}: {words}", xlabel="outputs m", ylabel="inputs d")
+            ax.grid(visible=False)
+            if square:
+                _colour(ax, square)
+                _lines(ax, square, found if ruler != "compiler" else [], family)
+    return Drawn(
+        "map",
+        "Forward or reverse? The cost of jacfwd over that of jacrev",
+        "Blue: forward mode is cheaper; orange: reverse mode is. The number is jacfwd / jacrev; grey: the interval, "
+        "widened by the noise floor, holds 1. Dashed: the predicted line d = c m. Solid: where fitted costs are equal.",
+        figure,
+    )
+
+
+def _square(found: list[crossover.Cell]) -> dict[tuple[int, int], crossover.Cell]:
+    """The cells of the map without those of its finer edges."""
+    inner = [cell for cell in found if cell.m != 1 and cell.d != 1]
+    ds, ms = {cell.d for cell in inner} | {1}, {cell.m for cell in inner} | {1}
+    return {(cell.d, cell.m): cell for cell in found if cell.d in ds and cell.m in ms}
+
+
+def _colour(ax: Axes, square: dict[tuple[int, int], crossover.Cell]) -> None:
+    ds, ms = (sorted({key[i] for key in square}) for i in (0, 1))
+    for (d, m), cell in square.items():
+        x, y = ms.index(m), ds.index(d)
+        strength = min(abs(log2(cell.ratio)) / MOST, 1) if cell.ratio > 0 else 1
+        if cell.faster == "too close to call":
+            colour, alpha = GREY, 0.35
+        else:
+            colour, alpha = COLOURS[0 if cell.faster == "forward" else 1], 0.12 + 0.75 * strength
+        ax.fill_between([x - 0.5, x + 0.5], y - 0.5, y + 0.5, color=colour, alpha=alpha, lw=0)
+        ax.annotate(f"{cell.ratio:.3g}", (x, y), ha="center", va="center", fontsize=8)
+    ax.set_xticks(range(len(ms)), [str(m) for m in ms])
+    ax.set_yticks(range(len(ds)), [str(d) for d in ds])
+    ax.set(xlim=(-0.5, len(ms) - 0.5), ylim=(-0.5, len(ds) - 0.5))
+
+
+def _lines(ax: Axes, square: dict[tuple[int, int], crossover.Cell], found: list[crossover.Cell], family: str) -> None:
+    ds, ms = (np.log(sorted({key[i] for key in square})) for i in (0, 1))
+    m = np.exp(np.linspace(ms[0] - 0.6, ms[-1] + 0.6, 200))
+
+    def place(d: "np.ndarray[tuple[int], np.dtype[np.float64]]", label: str, **style: object) -> None:
+        inside = d > 0
+        x = np.interp(np.log(m[inside]), ms, np.arange(len(ms)))
+        y = np.interp(np.log(d[inside]), ds, np.arange(len(ds)))
+        ax.plot(x, y, color="black", label=label, **style)  # type: ignore[arg-type]
+
+    c = theory.CROSSOVER[family]
+    place(c * m, f"predicted: c = {c:.2f}", ls=(0, (4, 3)), lw=1.2)
+    if len(found) >= 8:
+        fitted = crossover.boundary(found)
+        place(fitted.at(1) + fitted.c * (m - 1), f"fitted: c = {fitted.c:.2f} [{fitted.low:.2f}, {fitted.high:.2f}]")
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
+
+
+def costs(view: View) -> Drawn:
+    families = swept(view)
+    figure = Figure(figsize=(10.8, 4.9 * max(len(families), 1)), layout="constrained")
+    axes = figure.subplots(max(len(families), 1), 2, squeeze=False)
+    for family, row in zip(families, axes, strict=False):
+        lines = (
+            (along_inputs(view, family), "jacfwd", "inputs d (one output)"),
+            (along_outputs(view, family), "jacrev", "outputs m (one input)"),
+        )
+        for ax, (line, mode, x) in zip(row, lines, strict=True):
+            other = "jacrev" if mode == "jacfwd" else "jacfwd"
+            for i, method in enumerate((f"{mode}_loop", f"{mode}_chunked", mode, other)):
+                flops = per_evaluation(line, method, "count")
+                ax.plot(flops.index, flops, ls=(0, (1, 2)), color=look(i)["color"])
+                rows = line.rows(method, "clock", "time / function")
+                if len(rows):
+                    error = error_bars(rows["value"], rows["low"], rows["high"])
+                    ax.errorbar(rows.index, rows["value"], error, capsize=2, label=method, **look(i))
+            ax.plot([], [], ls=(0, (1, 2)), color="black", label="counted flops / f")
+            logs(ax, x, "cost / one evaluation of f", family)
+            legend(ax)
+    return Drawn(
+        "costs",
+        "A Jacobian against inputs and outputs",
+        "Symbols: time over that of f, 95% intervals. Dotted, in the same colours: flops over those of f, which is "
+        "what the lecture counts. A loop takes one product after the other; a batch takes all at once, and its time "
+        "grows slower than its flops.",
+        figure,
+    )
+
+
+def gradient(view: View) -> Drawn:
+    figure, (ax,) = panels(1, 4.8)
+    figure.set_size_inches(6.8, 4.8)
+    for i, family in enumerate(swept(view)):
+        line = along_inputs(view, family)
+        flops, rows = per_evaluation(line, "vjp", "count"), line.rows("vjp", "clock", "time / function")
+        ax.plot(flops.index, flops, ls=(0, (1, 2)), color=look(i)["color"], label=f"{family}, flops")
+        error = error_bars(rows["value"], rows["low"], rows["high"])
+        ax.errorbar(rows.index, rows["value"], error, capsize=2, label=f"{family}, time", **look(i))
+    ax.axhline(theory.CHEAP_GRADIENT, ls=(0, (4, 3)), color="black", lw=1, label="predicted: at most 5")
+    ax.set(xscale="log", xlabel="inputs d (one output)", ylabel="cost of a gradient / f", ylim=(0, None))
+    ax.xaxis.set_major_formatter("{x:g}")
+    legend(ax)
+    return Drawn(
+        "gradient",
+        "The cheap gradient",
+        "What a gradient costs in evaluations of f, by flops and by time (95% intervals), and the bound of the "
+        "cheap-gradient principle.",
+        figure,
+    )
+
+
+def memory(view: View) -> Drawn:
+    swept_families = view.frame[view.frame["depth"] != MAP_DEPTH]["family"].dropna().unique()
+    figure, axes = panels(max(len(swept_families), 1), 4.6)
+    for ax, family in zip(axes, swept_families, strict=False):
+        line = along_depth(view, str(family))
+        for i, method in enumerate(("vjp", "jvp", "function")):
+            planned = line.planned(method)
+            ax.plot(planned.index, planned, label=method, **look(i))
+            peak = line.activations(method, "process" if view.target == "cpu" else "device", "peak")
+            unit = line.series(method, "count", "activation").reindex(peak.index)
+            peak = peak[peak * unit > 2**20]
+            ax.plot(peak.index, peak, ls="", marker=look(i)["marker"], ms=9, mfc="none", color=look(i)["color"])
+        if view.attached:
+            ax.plot([], [], ls="", marker="o", ms=9, mfc="none", color="black", label="measured peak")
+        logs(ax, "depth (steps)", "memory (states)", str(family))
+        legend(ax)
+    return Drawn(
+        "memory",
+        "Memory against depth",
+        "One cotangent pulled back, one tangent pushed forward, and f itself: what XLA plans, and (large hollow "
+        "symbols) the measured peak where it is above 1 MiB.",
+        figure,
+    )
+
+
+def tables(view: View) -> list[Table]:
+    """How often the advice was right, and the worked example."""
+    if not view.attached:
+        return []
+    held = crossover.advice_held(view, MAP_DEPTH)
+    outcomes = ("right", "wrong", "too close to call")
+    rows = []
+    for family in dict.fromkeys(cell.family for cell in held):
+        mine = [cell for cell in held if cell.family == family]
+        wrong = ", ".join(f"d = {c.d}, m = {c.m}" for c in mine if c.outcome == "wrong")
+        rows.append([family, *(str(sum(c.outcome == outcome for c in mine)) for outcome in outcomes), wrong or "none"])
+    caption = (
+        "which_mode(f, *example) in benchmarks/advice.py counts the flops of both Jacobians in the program's text and "
+        "runs nothing. Held against the clock, cell by cell; too close to call: the counts are within a factor of "
+        f"{CLOSE}, or the interval of the times holds 1."
+    )
+    head = ("family", "cells: right", "wrong", "too close to call", "where it was wrong")
+    advice = [Table("Task 1: was the advice right?", caption, head, rows)] if rows else []
+    return [*advice, *worked_example.traces(lecture())]
