@@ -133,9 +133,10 @@ def _differentiated(steps: list[_Step], inputs: int, last: str) -> list[Node]:
 
 def adjoint_sums(nodes: list[Node]) -> Iterator[tuple[str, str]]:
     """How reverse mode gets each adjoint, as (name, sum), in the order in which it is complete: the last row first."""
-    bar = "{}̄"  # a bar over the name's last character
     for node in reversed(nodes):
-        users = [
-            f"{bar.format(user.name)} · {d:.4g}" for user in nodes for name, d in user.operands if name == node.name
-        ]
+        users = [f"{_barred(user.name)} · {d:.4g}" for user in nodes for name, d in user.operands if name == node.name]
         yield node.name, " + ".join(users) or f"{node.adjoint:g}"
+
+
+def _barred(name: str) -> str:
+    return f"{name[0]}\N{COMBINING MACRON}{name[1:]}"

@@ -16,6 +16,7 @@ from benchmarks.advice import CLOSE
 from benchmarks.studies.modes import MAP_DEPTH
 
 RULERS = {"count": "flops", "clock": "time", "compiler": "planned memory"}
+LABEL = {"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none", "alpha": 0.6}
 MOST = 6  # doublings at which the map's colours end
 
 
@@ -66,7 +67,7 @@ def _colour(ax: Axes, square: dict[tuple[int, int], crossover.Cell]) -> None:
         else:
             colour, alpha = COLOURS[0 if cell.faster == "forward" else 1], 0.12 + 0.75 * strength
         ax.fill_between([x - 0.5, x + 0.5], y - 0.5, y + 0.5, color=colour, alpha=alpha, lw=0)
-        ax.annotate(f"{cell.ratio:.3g}", (x, y), ha="center", va="center", fontsize=8)
+        ax.annotate(f"{cell.ratio:.3g}", (x, y), ha="center", va="center", fontsize=8, bbox=LABEL, zorder=5)
     ax.set_xticks(range(len(ms)), [str(m) for m in ms])
     ax.set_yticks(range(len(ds)), [str(d) for d in ds])
     ax.set(xlim=(-0.5, len(ms) - 0.5), ylim=(-0.5, len(ds) - 0.5))
@@ -78,8 +79,8 @@ def _lines(ax: Axes, square: dict[tuple[int, int], crossover.Cell], found: list[
 
     def place(d: "np.ndarray[tuple[int], np.dtype[np.float64]]", label: str, **style: object) -> None:
         inside = d > 0
-        x = np.interp(np.log(m[inside]), ms, np.arange(len(ms)))
-        y = np.interp(np.log(d[inside]), ds, np.arange(len(ds)))
+        x = np.interp(np.log(m[inside]), ms, np.arange(len(ms)), np.nan, np.nan)
+        y = np.interp(np.log(d[inside]), ds, np.arange(len(ds)), np.nan, np.nan)
         ax.plot(x, y, color="black", label=label, **style)  # type: ignore[arg-type]
 
     c = theory.CROSSOVER[family]
