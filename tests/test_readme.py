@@ -18,12 +18,18 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 def test_the_checkpointing_example_runs():
     names = {}
-    exec(BLOCKS[0], names)
+    exec(BLOCKS[1], names)
     assert names["gradient"].shape == (100, 8, 8)
 
 
+def test_the_advice_is_as_written():
+    names = {}
+    exec(BLOCKS[0], names)
+    assert names["advice"].mode == "reverse"
+
+
 def test_a_method_is_one_function_and_one_line():
-    function, line = BLOCKS[1:]
+    function, line = BLOCKS[2:]
     assert len(line.strip().splitlines()) == 1
     names = dict(vars(backprop))
     names["METHODS"] = dict(backprop.METHODS)
