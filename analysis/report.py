@@ -42,6 +42,7 @@ def write(results: Results, folder: Path) -> Iterator[str]:
     results.frame.to_csv(folder / "frame.csv", index=False)
     views = all_views(results)
     sections = [_study(view, views, folder) for view in views]
+    across = [found for alike in _alike(views) if (found := _across(results, alike, folder)) is not None]
     versions, changed = compared(results)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
@@ -59,7 +60,7 @@ def write(results: Results, folder: Path) -> Iterator[str]:
         studies=sections,
         missing=_missing(results, list(dict.fromkeys(view.sweep for view in views))),
         environments=results.environments,
-        across=[across for alike in _alike(views) if (across := _across(results, alike, folder)) is not None],
+        across=across,
         versions=versions,
         changed=changed,
         animations=[_animation(method, n) for method, n in animation.DRAWN],
@@ -69,6 +70,7 @@ def write(results: Results, folder: Path) -> Iterator[str]:
     )
     (folder / "index.html").write_text(page)
     tables = [_markdown(study) for study in sections if study["attached"] and study["table"] and study["baselines"]]
+    tables += [table for found in across for table in _markdown_across(found)]
     (folder / "summary.md").write_text("\n\n".join(tables) + "\n")
     counts = ", ".join(f"{count} {kind}" for kind, count in claims.counted(verdicts).items())
     yield f"{len(verdicts)} verdicts: {counts}"
@@ -230,6 +232,35 @@ def _markdown(study: dict[str, Any]) -> str:
         cells = (f"`{row['method']}`", row["n"], f"{row['temp']:.1f}", number(row["evaluations"]), ratio)
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines)
+
+
+def _markdown_across(across: dict[str, Any]) -> list[str]:
+    """Planned memory by target, the largest sizes that fit and what became of recomputation, in Markdown."""
+    targets, tables = across["targets"], []
+    if across["planned"] and len(targets) > 1:
+        head = f"| planned memory (activations) | n | {' | '.join(targets)} |"
+        lines = [head, "|---|--:|" + "--:|" * len(targets)]
+        for row in across["planned"]:
+            values = ["" if value is None else f"{value:.1f}" for value in row.planned]
+            lines.append(f"| `{row.method}` | {row.depth} | {' | '.join(values)} |")
+        tables.append("\n".join(lines))
+    if across["fits"]:
+        lines = [f"| largest depth that fits ({across['fit_workload']}) | {' | '.join(across['fit_targets'])} |"]
+        lines.append("|---|" + "--:|" * len(across["fit_targets"]))
+        for fits in across["fits"]:
+            values = ["" if found is None else f"{'≥ ' if found[1] else ''}{found[0]}" for found in fits.largest]
+            lines.append(f"| `{fits.method}` | {' | '.join(values)} |")
+        tables.append("\n".join(lines))
+    if across["cells"]:
+        lines = [
+            "| form | target | recomputed products left / written | activations with / without |",
+            "|---|---|--:|--:|",
+        ]
+        for cell in across["cells"]:
+            memory_of = f"{cell.planned:.1f} / {cell.plain:.1f}"
+            lines.append(f"| {cell.form} | {cell.target} | {cell.left} / {cell.written} | {memory_of} |")
+        tables.append("\n".join(lines))
+    return tables
 
 
 def _missing(results: Results, sweeps: Sequence[str]) -> list[dict[str, Any]]:

@@ -62,7 +62,8 @@ class View:
     def rows(self, method: str, ruler: str, quantity: str) -> pd.DataFrame:
         """A quantity by size, one row a size (the last source wins)."""
         chosen = self._quantities.get((method, ruler, quantity), self.frame.head(0))
-        return chosen.drop_duplicates(self.sweep, keep="last").sort_values(self.sweep).set_index(self.sweep)
+        rows = chosen.dropna(subset=[self.sweep]).drop_duplicates(self.sweep, keep="last").sort_values(self.sweep)
+        return rows.set_index(rows[self.sweep].astype(int))  # beside studies without this parameter it is of floats
 
     def series(self, method: str, ruler: str, quantity: str) -> "pd.Series[float]":
         return self.rows(method, ruler, quantity)["value"]

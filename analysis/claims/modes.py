@@ -100,7 +100,7 @@ def _cheap_gradient(view: View, inputs: View, family: str, ruler: str) -> Verdic
             return blank
         ratios = rows["value"]
         worst = rows.sort_values("value").iloc[-1]
-        floor = exp(inputs.floor(int(str(worst.name).split(".")[0])))
+        floor = exp(inputs.floor(int(str(worst.name))))
         most = (worst["value"], worst["low"] / floor, worst["high"] * floor)
     why = f"At most {bound:.0f} whatever d is (the cheap-gradient principle); here from {ratios.min():.2f}."
     return measured(blank, (0.0, bound), most, len(ratios), why)
