@@ -196,6 +196,9 @@ def _alike(views: Sequence[View]) -> list[list[View]]:
 
 def _across(results: Results, views: Sequence[View], folder: Path) -> dict[str, Any] | None:
     """What is said of several targets at once; None of one target alone."""
+    views = [view for view in views if (view.frame["ruler"] == "compiler").any()]
+    if not views:
+        return None
     targets, workload, fits = devices.largest_fits(results, views[0].study)
     cells = remat.cells(views) if views[0].study == "remat" else []
     if len(views) < 2 and not fits and not cells:

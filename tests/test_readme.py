@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from analysis import claims, frame
+from analysis.__main__ import main
 from benchmarks.cases import Case
 from benchmarks.environment import ROOT
 from benchmarks.studies import backprop
@@ -54,6 +55,15 @@ def test_linked_files_exist(path):
 
 def test_the_table_is_that_of_the_committed_run():
     assert (ROOT / "results" / "reference" / "summary.md").read_text().strip() in README
+
+
+@pytest.mark.parametrize("study", ["backprop", "remat"])
+def test_the_tables_across_targets_are_those_of_the_committed_runs(study, tmp_path):
+    folder = ROOT / "results" / "reference" / "targets"
+    tables = (folder / f"{study}.md").read_text().strip()
+    assert all(table in README for table in tables.split("\n\n"))
+    assert main([str(folder / f"{study}.json"), "-o", str(tmp_path)]) == 0
+    assert tables in (tmp_path / "summary.md").read_text()
 
 
 def test_the_committed_run_gives_the_committed_verdicts():

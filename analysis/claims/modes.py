@@ -80,7 +80,10 @@ def reverse_cost(view: View) -> Iterator[Verdict]:
         for ruler, words in (("count", "flops"), ("clock", "time")):
             blank = unmeasured(view, claim, "vjp", ruler, f"exponent of {words} / f in d, {family}", 0.0)
             yield exponent_of(blank, per_evaluation(inputs, "vjp", ruler), RESOLVED, "evaluations of f", "d")
-            yield _cheap_gradient(view, inputs, family, ruler)
+
+    for family in crossover.families(view) or [""]:
+        for ruler in ("count", "clock"):
+            yield _cheap_gradient(view, along_inputs(view, family), family, ruler)
 
 
 def _cheap_gradient(view: View, inputs: View, family: str, ruler: str) -> Verdict:
