@@ -27,8 +27,17 @@ DEPTH = "depth n (layers)"
 def figures(view: View) -> list[Drawn]:
     """All figures of the study for which the results hold numbers."""
     with styled():
-        drawn = (memory, evaluations, time, frontier, law, rulers) if view.attached else (memory,)
-        return [draw(view) for draw in drawn if len(view.frame)]
+        taken = set(view.frame["ruler"])
+        needs = {
+            memory: "compiler",
+            evaluations: "count",
+            time: "clock",
+            frontier: "clock",
+            law: "clock",
+            rulers: "compiler",
+        }
+        drawn = needs if view.attached else {memory: "compiler"}
+        return [draw(view) for draw, ruler in drawn.items() if ruler in taken]
 
 
 def _today(view: View) -> list[str]:
