@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from math import exp
 
 import numpy as np
@@ -83,6 +84,11 @@ def boundary(found: list[Cell]) -> Boundary:
     """
     if len(found) < 8:
         raise ValueError(f"a boundary needs 8 cells, there are {len(found)}")
+    return _boundary(tuple(found))
+
+
+@cache
+def _boundary(found: tuple[Cell, ...]) -> Boundary:
     table = np.array([(cell.d, cell.m, cell.ratio) for cell in found], float)
     c, a, b = _fitted(table)
     rng = np.random.default_rng(0)

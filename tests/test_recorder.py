@@ -101,7 +101,7 @@ def test_an_executable_that_cannot_be_loaded_costs_only_itself(toy, tmp_path):
         recorder.measure(group, CPU, ask, EFFORT, journal, tmp_path)
     (tmp_path / group[1].id).write_bytes(b"no executable")
     samples = recorder.timed_in_rounds(group, CPU, EFFORT, journal, tmp_path)
-    assert set(samples) == {"plain", "plain again"}
+    assert set(samples) == {group[0].id, group[0].id + " again"}
     assert journal.records[group[0], "cpu"].samples
     assert "UnpicklingError" in reasons(journal.records[group[1], "cpu"])
 

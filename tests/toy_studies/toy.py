@@ -57,11 +57,12 @@ def once_dead():
 
 
 def dies_later():
-    """Dies in the second process that builds it."""
+    """Dies in the third process that builds it: the first measures it, the second takes its time."""
     flag = Path(os.environ["TOY_FLAG"] + " later")
-    if flag.exists() and flag.read_text() != str(os.getpid()):
+    processes = {*(flag.read_text().split() if flag.exists() else ()), str(os.getpid())}
+    if len(processes) > 2:
         os._exit(5)
-    flag.write_text(str(os.getpid()))
+    flag.write_text(" ".join(processes))
     return plain()
 
 
