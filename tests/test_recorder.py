@@ -144,9 +144,9 @@ def test_the_sampler_sees_another_process_and_imports_no_jax():
     touch = "import sys, time; print(); sys.stdin.readline(); a = b'1' * 2**26; time.sleep(0.1); print(); input()"
     check = "import sys; from benchmarks.rulers import sampler; assert 'jax' not in sys.modules; sampler.main({pid})"
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "bufsize": 1}
-    with subprocess.Popen([sys.executable, "-c", touch], **pipes) as other:
+    with subprocess.Popen([sys.executable, "-u", "-c", touch], **pipes) as other:
         other.stdout.readline()
-        with subprocess.Popen([sys.executable, "-c", check.format(pid=other.pid)], **pipes, cwd=ROOT) as sampler:
+        with subprocess.Popen([sys.executable, "-u", "-c", check.format(pid=other.pid)], **pipes, cwd=ROOT) as sampler:
             print(file=sampler.stdin)
             sampler.stdout.readline()
             print(file=other.stdin)
