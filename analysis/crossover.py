@@ -6,7 +6,6 @@ from functools import cache
 from math import exp
 
 import numpy as np
-import pandas as pd
 from scipy import optimize
 
 from analysis.view import View
@@ -130,15 +129,10 @@ class Held:
 def advice_held(view: View, depth: int) -> list[Held]:
     """The advice of ``which_mode`` for every cell of the maps that was timed."""
     rows = []
-    for family in families(view):
+    for family in view.families:
         counted = {(cell.d, cell.m): cell.ratio for cell in cells(view, family, depth, "count")}
         for cell in cells(view, family, depth, "clock"):
             if (cell.d, cell.m) in counted:
                 advice = advised(counted[cell.d, cell.m], 1.0)
                 rows.append(Held(family, cell.d, cell.m, advice, cell.faster))
     return rows
-
-
-def families(view: View) -> list[str]:
-    """The families in the results."""
-    return [str(name) for name in pd.unique(view.frame["family"].dropna())]

@@ -109,8 +109,7 @@ def _plain(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def _study(view: View, views: Sequence[View], folder: Path) -> dict[str, Any]:
-    drawing = _drawing(view.study)
-    drawn = drawing.figures(view) if drawing and hasattr(drawing, "figures") else []
+    drawn = _of_study(view, "figures")
     words = "-".join(f"{name}{_plainly(value)}" for name, value in view.workload)
     same = [other for other in views if (other.study, other.workload) == (view.study, view.workload)]
     if view != same[0]:  # the first has the plain name
@@ -118,9 +117,10 @@ def _study(view: View, views: Sequence[View], folder: Path) -> dict[str, Any]:
     pictures = []
     for figure in drawn:
         picture = svg(figure.figure)
-        (folder / "figures" / f"{view.study}-{figure.name}-{words}.svg").write_text(picture)
-        pictures.append({"drawn": figure, "svg": Markup(picture), "id": f"figure-{view.study}-{figure.name}-{words}"})
-    grid = not view.workload  # a study of many small sizes: what it says is in its own tables
+        name = "-".join(filter(None, (view.study, figure.name, words.strip("-"))))
+        (folder / "figures" / f"{name}.svg").write_text(picture)
+        pictures.append({"drawn": figure, "svg": Markup(picture), "id": f"figure-{name}"})
+    grid = view.grid  # what such a study says is in its own tables
     sizes = sorted(view.frame[view.sweep].dropna().unique()) if len(view.frame) and not grid else []
     return {
         "name": view.study,
@@ -137,14 +137,15 @@ def _study(view: View, views: Sequence[View], folder: Path) -> dict[str, Any]:
         "saved_nothing": [] if grid else memory.saved_nothing(view),
         "apart": [] if grid else memory.rulers_apart(view),
         "table": [] if grid else _table(view),
-        "tables": drawing.tables(view) if drawing and hasattr(drawing, "tables") else [],
+        "tables": _of_study(view, "tables"),
     }
 
 
-def _drawing(study: str) -> Any:
-    """The module with the figures and tables of a study; None if it has none."""
-    name = f"analysis.figures.{study}"
-    return importlib.import_module(name) if find_spec(name) else None
+def _of_study(view: View, kind: str) -> list[Any]:
+    """The study's own figures or tables: what the function of that name in its file of ``analysis.figures`` returns."""
+    name = f"analysis.figures.{view.study}"
+    make = getattr(importlib.import_module(name), kind, None) if find_spec(name) else None
+    return make(view) if make else []
 
 
 def _plainly(value: Any) -> str:
@@ -210,7 +211,7 @@ def _across(results: Results, views: Sequence[View], folder: Path) -> dict[str, 
     return {
         "study": views[0].study,
         "targets": [view.target for view in views],
-        "planned": devices.by_target(views) if len(views) > 1 else [],
+        "planned": devices.by_target(views) if len(views) > 1 and not views[0].grid else [],
         "seconds": devices.compile_seconds(views),
         "fit_targets": targets,
         "fit_workload": workload,

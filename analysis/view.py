@@ -50,6 +50,16 @@ class View:
                 chosen &= frame[name] == value
         return frame[chosen]
 
+    @property
+    def grid(self) -> bool:
+        """Do the study's sizes span a grid, of which ``along`` takes slices?"""
+        return not self.workload and _spans_a_grid(self.study)
+
+    @property
+    def families(self) -> list[str]:
+        """The families of functions in the results."""
+        return [str(name) for name in self.frame["family"].dropna().unique()]
+
     def along(self, sweep: str, **fixed: Any) -> "View":
         """The slice in which one parameter varies and these others are fixed."""
         narrowed = replace(self.results, frame=self.frame, missing=self.missing, again=self.again)

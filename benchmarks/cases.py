@@ -8,11 +8,12 @@ import pkgutil
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
-from typing import Any
+from functools import cache, lru_cache, wraps
+from typing import Any, TypeVar
 
 Params = Mapping[str, int | str]
 PROFILES = ("quick", "full")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,15 @@ class Case:
 
 def _joined(value: int | str) -> str:
     return f"_{value}" if isinstance(value, str) else str(value)
+
+
+def once_a_size(make: Callable[[Case], Result]) -> Callable[[Case], Result]:
+    """A function of a case that does not ask for its method, called once for all methods of a size.
+
+    Methods then share their inputs themselves, and so a buffer on the device.
+    """
+    kept = lru_cache(maxsize=64)(make)
+    return wraps(make)(lambda case: kept(case.with_method("")))
 
 
 def case_from_json(fields: Mapping[str, Any]) -> Case:

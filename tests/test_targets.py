@@ -136,6 +136,26 @@ def test_a_loop_that_only_the_data_bound_is_refused():
         matrix_products(jax.jit(run).lower(A, 3).compile().as_text())
 
 
+WHILE = """\
+%body (p: (s32[], f32[8,8])) -> (s32[], f32[8,8]) {{
+  %d = f32[8,8] dot(%h, %h)
+}}
+%cond (p: (s32[], f32[8,8])) -> pred[] {{
+  %n = s32[]{{:T(128)}} constant({bound})
+  ROOT %lt = pred[]{{:T(256)}} compare(%i, %n), direction={direction}
+}}
+ENTRY %main (a: f32[8,8]) -> f32[8,8] {{
+  %w = (s32[], f32[8,8]) while(%t), condition=%cond, body=%body
+}}
+"""
+
+
+def test_a_tpus_loop_is_counted_by_its_bound():
+    assert matrix_products(WHILE.format(bound=7, direction="LT")) == 7
+    with pytest.raises(UnknownTripCount):
+        matrix_products(WHILE.format(bound=7, direction="GT"))
+
+
 def probe(target, *requests):
     """Replies of a probe that has been told where to run."""
     from benchmarks.recorder import _probes

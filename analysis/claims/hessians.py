@@ -17,7 +17,7 @@ PRODUCTS = ["hvp_fwd_rev", "hvp_rev_fwd", "hvp_rev_rev"]
 
 def families(view: View) -> list[str]:
     """The families that are swept over the number of inputs."""
-    return [str(name) for name in view.frame["family"].dropna().unique() if name != "origin"]
+    return [name for name in view.families if name != "origin"]
 
 
 def hessian_composition(view: View) -> Iterator[Verdict]:
@@ -48,7 +48,9 @@ def _explained(verdict: Verdict, family: str) -> Verdict:
             "only the other layers, whose cost does not grow with d, are passed d^2 times."
         )
     elif verdict.ruler == "compiler":
-        reason = "The compiler does not hold all that the program's text does: it fuses, and reorders the products."
+        reason = (
+            "What is planned is the compiler's program, which fuses and reorders: a likely cause, not a measured one."
+        )
     else:
         return verdict
     return replace(verdict, why=f"{verdict.why} {reason}")

@@ -45,7 +45,7 @@ def swept(view: View) -> list[str]:
     """The families that were measured over whole lines, with sizes enough for an exponent."""
     return [
         family
-        for family in crossover.families(view)
+        for family in view.families
         if len(along_inputs(view, family).series("vjp", "count", "flops")) >= LEAST_SIZES
     ]
 
@@ -81,7 +81,7 @@ def reverse_cost(view: View) -> Iterator[Verdict]:
             blank = unmeasured(view, claim, "vjp", ruler, f"exponent of {words} / f in d, {family}", 0.0)
             yield exponent_of(blank, per_evaluation(inputs, "vjp", ruler), RESOLVED, "evaluations of f", "d")
 
-    for family in crossover.families(view) or [""]:
+    for family in view.families or [""]:
         for ruler in ("count", "clock"):
             yield _cheap_gradient(view, along_inputs(view, family), family, ruler)
 
@@ -129,7 +129,7 @@ def stores_the_forward_pass(view: View) -> Iterator[Verdict]:
 
 def mode_crossover(view: View) -> Iterator[Verdict]:
     claim = "mode-crossover"
-    found = crossover.families(view)
+    found = view.families
     for family in found or [""]:
         for ruler, words in (("count", "flops"), ("clock", "time")):
             predicted = theory.CROSSOVER.get(family)

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from analysis import theory
 from analysis.claims.backprop import LAW_FROM
-from analysis.figures.style import COLOURS, GREY, Drawn, error_bars, legend, logs, look, panels, styled
+from analysis.figures.style import COLOURS, GREY, Drawn, error_bars, legend, logs, look, panels, styled, with_intervals
 from analysis.view import View
 
 LECTURE = ["vanilla", "store_all", "sqrt", "memory_poor"]
@@ -164,10 +164,7 @@ def time(view: View) -> Drawn:
             if len(rows) == 0:
                 continue
             n = rows.index.to_numpy(float)
-            ms = {column: rows[column].to_numpy(float) / n * 1e3 for column in ("value", "low", "high")}
-            ax.errorbar(
-                n, ms["value"], error_bars(ms["value"], ms["low"], ms["high"]), capsize=2, label=method, **look(i)
-            )
+            with_intervals(ax, n, rows, method, 1e3 / n, **look(i))
         logs(ax, DEPTH, "time of a gradient / n (ms a layer)", title)
         legend(ax)
     return Drawn(
@@ -250,10 +247,7 @@ def law(view: View) -> Drawn:
                 continue
             predicted = [theory.time_ratio(counted[n], n, forward[n] - 1) for n in depths]
             rows = ratio.loc[depths]
-            ax.errorbar(
-                predicted, rows["value"], error_bars(rows["value"], rows["low"], rows["high"]),
-                ls="", capsize=2, label=method, **look(i),
-            )  # fmt: skip
+            with_intervals(ax, predicted, rows, method, ls="", **look(i))
             ends = [min(ends[0], *predicted, rows["value"].min()), max(ends[1], *predicted, rows["value"].max())]
         if ends[1] > 0:
             ax.plot(ends, ends, ls=(0, (4, 3)), color="black", lw=1, label="predicted = measured")

@@ -4,7 +4,7 @@ import numpy as np
 
 from analysis import theory
 from analysis.claims.closed_forms import GRADIENTS, scaled_errors
-from analysis.figures.style import Drawn, Table, error_bars, legend, logs, look, panels, styled
+from analysis.figures.style import Drawn, Table, legend, log_x, logs, look, panels, styled, with_intervals
 from analysis.view import View
 from benchmarks.studies.closed_forms import AT
 
@@ -52,20 +52,16 @@ def costs(view: View) -> Drawn:
     closed = line.series("closed_form", "count", "flops")
     for i, method in enumerate(GRADIENTS):
         rows = line.rows(method, "clock", "time / closed_form")
+        with_intervals(axes[0], rows.index, rows, method, **look(i))
         if len(rows):
-            spread = error_bars(rows["value"], rows["low"], rows["high"])
-            axes[0].errorbar(rows.index, rows["value"], spread, capsize=2, label=method, **look(i))
             flops = (line.series(method, "count", "flops") / closed).dropna()
             axes[0].plot(flops.index, flops, ls=(0, (4, 3)), lw=1, color=look(i)["color"])
         planned = line.series(method, "compiler", view.plan) / 4 / line.series(method, "compiler", view.plan).index ** 2
         axes[1].plot(planned.index, planned, label=method, **look(i))
     axes[0].plot([], [], ls=(0, (4, 3)), lw=1, color="black", label="predicted: flops")
-    axes[0].set(xscale="log", xlabel="order n", ylabel="time / closed form", title="Time", ylim=(0, None))
-    axes[1].set(
-        xscale="log", xlabel="order n", ylabel=f"{view.plan} (matrices)", title="Planned memory", ylim=(0, None)
-    )
+    log_x(axes[0], "order n", "time / closed form", "Time")
+    log_x(axes[1], "order n", f"{view.plan} (matrices)", "Planned memory")
     for ax in axes:
-        ax.xaxis.set_major_formatter("{x:g}")
         legend(ax)
     return Drawn(
         "costs",

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from analysis import theory
 from analysis.claims.hessians import COMPOSITIONS, PRODUCTS, families
-from analysis.figures.style import Drawn, Table, error_bars, legend, logs, look, panels, styled
+from analysis.figures.style import Drawn, Table, legend, log_x, logs, look, panels, styled, with_intervals
 from analysis.view import View
 
 INPUTS = "inputs d"
@@ -35,7 +35,8 @@ def costs(view: View) -> Drawn:
             if method in theory.HESSIAN_EXPONENT:
                 order = float(flops.iloc[-1]) * (flops.index / flops.index[-1]) ** theory.HESSIAN_EXPONENT[method]
                 row[0].plot(flops.index, order, ls=(0, (4, 3)), lw=1, color=look(i)["color"])
-            _timed(row[1], line, method, i)
+            rows = line.rows(method, "clock", "time")
+            with_intervals(row[1], rows.index, rows, method, 1e6, **look(i))
         row[0].plot([], [], ls=(0, (4, 3)), lw=1, color="black", label="predicted order: d or d²")
         logs(row[0], INPUTS, "flops / those of f", f"{family}: flops")
         logs(row[1], INPUTS, "time (µs)", f"{family}: time with jit")
@@ -50,43 +51,35 @@ def costs(view: View) -> Drawn:
     )
 
 
-def _timed(ax: Axes, line: View, method: str, i: int) -> None:
-    rows = line.rows(method, "clock", "time")
-    us = {column: 1e6 * rows[column] for column in ("value", "low", "high")}
-    if len(rows):
-        error = error_bars(us["value"], us["low"], us["high"])
-        ax.errorbar(rows.index, us["value"], error, capsize=2, label=method, **look(i))
+def _panel_a_family(view: View, draw: Callable[[Axes, View, str], None]) -> Figure:
+    names = families(view)
+    figure, axes = panels(len(names), 4.7)
+    for ax, family in zip(axes, names, strict=True):
+        draw(ax, view.along("inputs", family=family), family)
+        legend(ax)
+    return figure
 
 
 def products(view: View) -> Drawn:
-    names = families(view)
-    figure, axes = panels(len(names), 4.6)
-    for ax, family in zip(axes, names, strict=True):
-        line = view.along("inputs", family=family)
+    def draw(ax: Axes, line: View, family: str) -> None:
         for i, method in enumerate([*PRODUCTS, "gradient"]):
             flops = (line.series(method, "count", "flops") / line.series("gradient", "count", "flops")).dropna()
             ax.plot(flops.index, flops, ls=(0, (1, 2)), color=look(i)["color"])
             rows = line.rows(method, "clock", "time / gradient")
-            if len(rows):
-                error = error_bars(rows["value"], rows["low"], rows["high"])
-                ax.errorbar(rows.index, rows["value"], error, capsize=2, label=method, **look(i))
+            with_intervals(ax, rows.index, rows, method, **look(i))
         ax.plot([], [], ls=(0, (1, 2)), color="black", label="flops")
-        ax.set(xscale="log", xlabel=INPUTS, ylabel="cost / one gradient", title=family, ylim=(0, None))
-        ax.xaxis.set_major_formatter("{x:g}")
-        legend(ax)
+        log_x(ax, INPUTS, "cost / one gradient", family)
+
     return Drawn(
         "products",
         "A Hessian-vector product in three orders",
         "Time over that of a gradient with 95% intervals, and flops over those of a gradient (dotted, same colours).",
-        figure,
+        _panel_a_family(view, draw),
     )
 
 
 def memory(view: View) -> Drawn:
-    names = families(view)
-    figure, axes = panels(len(names), 4.8)
-    for ax, family in zip(axes, names, strict=True):
-        line = view.along("inputs", family=family)
+    def draw(ax: Axes, line: View, family: str) -> None:
         for i, method in enumerate(COMPOSITIONS):
             planned = line.series(method, "compiler", view.plan) / 2**10
             ax.plot(planned.index, planned, label=f"{method}, jit", **look(i))
@@ -96,28 +89,25 @@ def memory(view: View) -> Drawn:
         if view.attached:
             ax.plot([], [], ls="", marker="o", ms=10, mfc="none", color="black", label="process peak without jit")
         logs(ax, INPUTS, "memory besides the result (KiB)", family)
-        legend(ax)
+
     return Drawn(
         "memory",
         "Memory of a Hessian, with jit and without",
         "Lines: what XLA plans under jax.jit. Large hollow symbols: the process's peak when the program runs operation "
         "by operation, where it is above 1 MiB: what the program's text holds at once.",
-        figure,
+        _panel_a_family(view, draw),
     )
 
 
 def compile_time(view: View) -> Drawn:
-    names = families(view)
-    figure, axes = panels(len(names), 4.4)
-    for ax, family in zip(axes, names, strict=True):
-        line = view.along("inputs", family=family)
+    def draw(ax: Axes, line: View, family: str) -> None:
         for i, method in enumerate([*COMPOSITIONS, "closed_form"]):
             seconds = 1e3 * line.series(method, "compile", "compile time")
             if len(seconds):
                 ax.plot(seconds.index, seconds, label=method, **look(i))
-        ax.set(xscale="log", xlabel=INPUTS, ylabel="compile time (ms)", title=family, ylim=(0, None))
-        ax.xaxis.set_major_formatter("{x:g}")
-        legend(ax)
+        log_x(ax, INPUTS, "compile time (ms)", family)
+
+    figure = _panel_a_family(view, draw)
     return Drawn("compile", "Compile time of a Hessian", "Seconds in XLA, one compilation a point.", figure)
 
 

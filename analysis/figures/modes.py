@@ -1,6 +1,7 @@
 """The figures and tables of the study ``modes``."""
 
 from math import log2
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -9,7 +10,19 @@ from matplotlib.figure import Figure
 from analysis import crossover, theory
 from analysis.claims.modes import along_depth, along_inputs, along_outputs, per_evaluation, swept
 from analysis.figures import worked_example
-from analysis.figures.style import COLOURS, GREY, Drawn, Table, error_bars, legend, logs, look, panels, styled
+from analysis.figures.style import (
+    COLOURS,
+    GREY,
+    Drawn,
+    Table,
+    legend,
+    log_x,
+    logs,
+    look,
+    panels,
+    styled,
+    with_intervals,
+)
 from analysis.view import View
 from analysis.worked_example import lecture
 from benchmarks.advice import CLOSE
@@ -29,7 +42,7 @@ def figures(view: View) -> list[Drawn]:
 
 
 def crossover_map(view: View) -> Drawn:
-    families = crossover.families(view)
+    families = view.families
     figure = Figure(figsize=(4.2 * len(families), 3.9 * len(RULERS)), layout="constrained")
     axes = figure.subplots(len(RULERS), len(families), squeeze=False)
     for row, (ruler, words) in zip(axes, RULERS.items(), strict=True):
@@ -77,14 +90,14 @@ def _lines(ax: Axes, square: dict[tuple[int, int], crossover.Cell], found: list[
     ds, ms = (np.log(sorted({key[i] for key in square})) for i in (0, 1))
     m = np.exp(np.linspace(ms[0] - 0.6, ms[-1] + 0.6, 200))
 
-    def place(d: "np.ndarray[tuple[int], np.dtype[np.float64]]", label: str, **style: object) -> None:
+    def place(d: "np.ndarray[tuple[int], np.dtype[np.float64]]", label: str, dashes: Any = "-") -> None:
         inside = d > 0
         x = np.interp(np.log(m[inside]), ms, np.arange(len(ms)), np.nan, np.nan)
         y = np.interp(np.log(d[inside]), ds, np.arange(len(ds)), np.nan, np.nan)
-        ax.plot(x, y, color="black", label=label, **style)  # type: ignore[arg-type]
+        ax.plot(x, y, color="black", lw=1.2, ls=dashes, label=label)
 
     c = theory.CROSSOVER[family]
-    place(c * m, f"predicted: c = {c:.2f}", ls=(0, (4, 3)), lw=1.2)
+    place(c * m, f"predicted: c = {c:.2f}", (0, (4, 3)))
     if len(found) >= 8:
         fitted = crossover.boundary(found)
         place(fitted.at(1) + fitted.c * (m - 1), f"fitted: c = {fitted.c:.2f} [{fitted.low:.2f}, {fitted.high:.2f}]")
@@ -106,9 +119,7 @@ def costs(view: View) -> Drawn:
                 flops = per_evaluation(line, method, "count")
                 ax.plot(flops.index, flops, ls=(0, (1, 2)), color=look(i)["color"])
                 rows = line.rows(method, "clock", "time / function")
-                if len(rows):
-                    error = error_bars(rows["value"], rows["low"], rows["high"])
-                    ax.errorbar(rows.index, rows["value"], error, capsize=2, label=method, **look(i))
+                with_intervals(ax, rows.index, rows, method, **look(i))
             ax.plot([], [], ls=(0, (1, 2)), color="black", label="counted flops / f")
             logs(ax, x, "cost / one evaluation of f", family)
             legend(ax)
@@ -129,11 +140,9 @@ def gradient(view: View) -> Drawn:
         line = along_inputs(view, family)
         flops, rows = per_evaluation(line, "vjp", "count"), line.rows("vjp", "clock", "time / function")
         ax.plot(flops.index, flops, ls=(0, (1, 2)), color=look(i)["color"], label=f"{family}, flops")
-        error = error_bars(rows["value"], rows["low"], rows["high"])
-        ax.errorbar(rows.index, rows["value"], error, capsize=2, label=f"{family}, time", **look(i))
+        with_intervals(ax, rows.index, rows, f"{family}, time", **look(i))
     ax.axhline(theory.CHEAP_GRADIENT, ls=(0, (4, 3)), color="black", lw=1, label="predicted: at most 5")
-    ax.set(xscale="log", xlabel="inputs d (one output)", ylabel="cost of a gradient / f", ylim=(0, None))
-    ax.xaxis.set_major_formatter("{x:g}")
+    log_x(ax, "inputs d (one output)", "cost of a gradient / f")
     legend(ax)
     return Drawn(
         "gradient",

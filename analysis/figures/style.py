@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
@@ -86,7 +87,7 @@ def panels(count: int, height: float = 4.2) -> tuple[Figure, list[Axes]]:
 def logs(ax: Axes, x: str, y: str, title: str = "") -> None:
     """Logarithmic axes with plain numbers: at the decades, and between them where there is but one decade."""
     ax.set(xlabel=x, ylabel=y, title=title)
-    if not any(line.get_xydata().size for line in ax.lines):  # type: ignore[union-attr]
+    if not any(np.size(line.get_xdata()) for line in ax.lines):
         return  # nothing was measured: an empty axis cannot be logarithmic
     ax.set(xscale="log", yscale="log")
     for axis in (ax.xaxis, ax.yaxis):
@@ -95,9 +96,22 @@ def logs(ax: Axes, x: str, y: str, title: str = "") -> None:
         axis.set_minor_formatter("{x:g}" if high / low < 8 else NullFormatter())
 
 
+def log_x(ax: Axes, x: str, y: str, title: str = "") -> None:
+    """A logarithmic axis of sizes, and one of values that starts at 0."""
+    ax.set(xscale="log", xlabel=x, ylabel=y, title=title, ylim=(0, None))
+    ax.xaxis.set_major_formatter("{x:g}")
+
+
 def legend(ax: Axes) -> None:
     if ax.get_legend_handles_labels()[0]:
         ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2)
+
+
+def with_intervals(ax: Axes, x: Any, rows: pd.DataFrame, label: str, scale: Any = 1.0, **style: Any) -> None:
+    """A series with its 95% intervals: the rows' ``value``, ``low`` and ``high``, times a scale; no rows, no series."""
+    if len(rows):
+        value, low, high = (scale * rows[column].to_numpy(float) for column in ("value", "low", "high"))
+        ax.errorbar(x, value, error_bars(value, low, high), capsize=2, label=label, **style)
 
 
 def error_bars(value: Any, low: Any, high: Any) -> Sequence[Any]:

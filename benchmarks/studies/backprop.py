@@ -10,7 +10,7 @@ The workload is a chain of dense tanh layers without biases, a wide batch and na
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import partial
 from math import ceil
 from math import sqrt as square_root
 from typing import Any
@@ -21,7 +21,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from benchmarks.cases import Case, Fit, Method, Program, Study
+from benchmarks.cases import Case, Fit, Method, Program, Study, once_a_size
 from benchmarks.checkpointing import (
     Schedule,
     binomial,
@@ -232,14 +232,9 @@ def schedule_of(method: str) -> Callable[[int], Schedule] | None:
     return SCHEDULES.get(method.removesuffix("_tape"))
 
 
+@once_a_size
 def inputs(case: Case) -> tuple[np.ndarray, np.ndarray]:
     """Orthogonal weights, which neither blow gradients up nor let them vanish, and a standard normal batch."""
-    return _inputs(case.params, case.dtype)
-
-
-@lru_cache(maxsize=1)
-def _inputs(params: tuple[tuple[str, int | str], ...], dtype: str) -> tuple[np.ndarray, np.ndarray]:
-    case = Case("backprop", "", params, dtype)
     rng = np.random.default_rng(0)
     weights = np.linalg.qr(rng.normal(size=(case["depth"], case["width"], case["width"])))[0]
     x = rng.normal(size=(case["batch"], case["width"]))
@@ -252,14 +247,9 @@ def shapes(case: Case) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
     return weights, jax.ShapeDtypeStruct((case["batch"], case["width"]), case.dtype)
 
 
+@once_a_size
 def reference(case: Case) -> np.ndarray:
     """The gradient by hand, in NumPy and float64: it shares no code with what it checks."""
-    return _reference(case.params, case.dtype)
-
-
-@lru_cache(maxsize=1)
-def _reference(params: tuple[tuple[str, int | str], ...], dtype: str) -> np.ndarray:
-    case = Case("backprop", "", params, dtype)
     weights, h = (a.astype(np.float64) for a in inputs(case))
     activations = [h]
     for weight in weights:

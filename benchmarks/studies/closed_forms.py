@@ -8,7 +8,7 @@ Algorithms, 2nd ed. 2002, chapter 14).
 """
 
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import partial
 from math import inf
 
 import jax
@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from benchmarks.cases import Case, Method, Params, Program, Study
+from benchmarks.cases import Case, Method, Params, Program, Study, once_a_size
 
 AT = 64  # the order at which the condition is swept
 
@@ -83,31 +83,22 @@ def program(case: Case) -> Program:
     return Program(METHODS[case.method].build, partial(inputs, case))
 
 
+@once_a_size
 def inputs(case: Case) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Normal A and B, and X with singular values spread evenly on a log scale from 1 down to 1 / cond(X)."""
-    return _inputs(case.params, case.dtype)
-
-
-@lru_cache(maxsize=32)
-def _inputs(params: tuple[tuple[str, int | str], ...], dtype: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    case = Case("closed_forms", "", params, dtype)
     n = case["n"]
     rng = np.random.default_rng(0)
     a, b, left, right = rng.normal(size=(4, n, n))
     singular = np.logspace(0, -case["decades"], n)
     x = np.linalg.qr(left)[0] * singular @ np.linalg.qr(right)[0]
-    return a.astype(dtype), x.astype(dtype), b.astype(dtype)
+    return a.astype(case.dtype), x.astype(case.dtype), b.astype(case.dtype)
 
 
+@once_a_size
 def reference(case: Case) -> np.ndarray:
     """The closed form from an inverse that is exact to more digits than the case has."""
-    return _reference(case.params, case.dtype)
-
-
-@lru_cache(maxsize=1)
-def _reference(params: tuple[tuple[str, int | str], ...], dtype: str) -> np.ndarray:
-    a, x, b = _inputs(params, dtype)
-    if dtype == "float32":
+    a, x, b = inputs(case)
+    if case.dtype == "float32":
         inverse = np.linalg.inv(x.astype(float))
     else:  # Newton's iteration in extended precision squares the error of the inverse in float64
         x = x.astype(np.longdouble)

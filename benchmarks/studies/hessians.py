@@ -9,7 +9,7 @@ gives 0 (JAX's FAQ, "Gradients contain NaN where using where").
 """
 
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import partial
 from math import inf
 from typing import Any
 
@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from benchmarks.cases import Case, Method, Params, Program, Study
+from benchmarks.cases import Case, Method, Params, Program, Study, once_a_size
 
 WIDTH = 64  # of the network's two layers
 EAGER = (16, 64)  # inputs at which programs also run without jax.jit
@@ -130,14 +130,9 @@ def program(case: Case) -> Program:
     return Program(run, partial(inputs, case))
 
 
+@once_a_size
 def inputs(case: Case) -> tuple[Any, ...]:
     """The network's weights, x and v; x is 0 in the family ``origin``."""
-    return _inputs(case.params, case.dtype)
-
-
-@lru_cache(maxsize=64)
-def _inputs(params: tuple[tuple[str, int | str], ...], dtype: str) -> tuple[Any, ...]:
-    case = Case("hessians", "", params, dtype)
     rng = np.random.default_rng(0)
     d = case["inputs"]
     weights: tuple[np.ndarray, ...] = ()
@@ -147,7 +142,7 @@ def _inputs(params: tuple[tuple[str, int | str], ...], dtype: str) -> tuple[Any,
         weights = tuple(rng.normal(size=shape) / np.sqrt(shape[-1]) for shape in shapes)
     if case.word("family") == "origin":
         x = np.zeros(d)
-    return tuple(w.astype(dtype) for w in weights), x.astype(dtype), v.astype(dtype)
+    return tuple(w.astype(case.dtype) for w in weights), x.astype(case.dtype), v.astype(case.dtype)
 
 
 def reference(case: Case) -> np.ndarray:

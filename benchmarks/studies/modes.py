@@ -12,7 +12,7 @@ the state and add it up to the outputs.
 """
 
 from collections.abc import Callable, Iterator
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
 import jax
@@ -21,7 +21,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from benchmarks.cases import Case, Method, Params, Program, Study
+from benchmarks.cases import Case, Method, Params, Program, Study, once_a_size
 
 WIDTH = 64  # of a dense layer, and the least state of the others
 STEP, FORCING = 0.01, 1.0
@@ -124,7 +124,6 @@ METHODS = {
         partial(jacrev_loop, batch_size=CHUNK), where=lambda case: on_map(case) and case["inputs"] == 1
     ),
 }
-JACOBIANS = [name for name in METHODS if name.startswith("jac")]
 
 
 def on_map(case: Case) -> bool:
@@ -152,14 +151,9 @@ def program(case: Case) -> Program:
     return Program(run, partial(inputs, case), loss=loss, facts=facts)
 
 
+@once_a_size
 def inputs(case: Case) -> tuple[Any, ...]:
     """Weights that keep a vector's size, x, and a tangent and a cotangent of length one."""
-    return _inputs(case.params, case.dtype)
-
-
-@lru_cache(maxsize=64)
-def _inputs(params: tuple[tuple[str, int | str], ...], dtype: str) -> tuple[Any, ...]:
-    case = Case("modes", "", params, dtype)
     rng = np.random.default_rng(0)
     d, m, k = case["inputs"], case["outputs"], state(case)
     weights: tuple[np.ndarray, ...] = ()
@@ -168,7 +162,7 @@ def _inputs(params: tuple[tuple[str, int | str], ...], dtype: str) -> tuple[Any,
         weights = (rng.normal(size=(k, d)) / np.sqrt(d), layers, rng.normal(size=(m, k)) / np.sqrt(k))
     x, v, u = (rng.normal(size=size) for size in (d, d, m))
     arrays = x, v / np.linalg.norm(v), u / np.linalg.norm(u)
-    return tuple(w.astype(dtype) for w in weights), *(a.astype(dtype) for a in arrays)
+    return tuple(w.astype(case.dtype) for w in weights), *(a.astype(case.dtype) for a in arrays)
 
 
 # The reference: tangents and cotangents by hand, in NumPy and float64.
