@@ -66,6 +66,25 @@ def test_the_tables_across_targets_are_those_of_the_committed_runs(study, tmp_pa
     assert tables in (tmp_path / "summary.md").read_text()
 
 
+QUOTED = [
+    ("jacfwd / jacrev", "c in d = c m by time, dense"),
+    ("jacfwd / jacrev", "c in d = c m by time, elementwise"),
+    ("jacfwd / jacrev", "c in d = c m by time, ode"),
+    ("jacfwd / jacrev", "share of cells in which the advice was right"),
+    ("rev_rev", "time / fwd_rev at d = 128, network (at least)"),
+    ("rev_fwd", "time / fwd_rev at d = 128, network (at least)"),
+    ("rev_fwd", "exponent of flops / f in d, network"),
+]
+
+
+def test_what_is_said_of_derivatives_is_that_of_the_committed_run():
+    verdicts = claims.verdicts(frame.read([ROOT / "results" / "reference" / "derivatives.json"]))
+    rows = {(v.method, v.quantity): v for v in verdicts}
+    for quoted in QUOTED:
+        v = rows[quoted]
+        assert f"{v.measured:.2f} [{v.low:.2f}, {v.high:.2f}]" in README, quoted
+
+
 def test_the_committed_run_gives_the_committed_verdicts():
     reference = ROOT / "results" / "reference"
     verdicts = claims.verdicts(frame.read([reference / "latest.json"]))

@@ -98,7 +98,7 @@ def _at_zero(view: View, origin: View, claim: str, method: str) -> Verdict:
     error = float(rows["value"].iloc[0])
     if safe:
         why = "The root is taken of 1 where the sum of squares is 0, and the result is thrown away there."
-        return measured(blank, (0.0, 0.0), (error,) * 3, 1, why)
+        return measured(blank, (0.0, 0.0), (inf if isnan(error) else error,) * 3, 1, why)
     why = (
         "The Hessian is 0 there. The norm has no derivative at 0: 0/0 is NaN, and the factor 0 before it does not help."
     )

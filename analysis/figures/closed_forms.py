@@ -41,7 +41,7 @@ def error(view: View) -> Drawn:
         "error",
         f"Error against the condition of X, {dtype}",
         "Against the closed form with an inverse of more digits. Dashed: what rounding explains. All methods apply the "
-        "inverse twice; none is more exact than the others.",
+        "inverse twice.",
         figure,
     )
 

@@ -136,7 +136,7 @@ def costs(view: View) -> Drawn:
 def gradient(view: View) -> Drawn:
     figure, (ax,) = panels(1, 4.8)
     figure.set_size_inches(6.8, 4.8)
-    for i, family in enumerate(swept(view)):
+    for i, family in enumerate(view.families):
         line = along_inputs(view, family)
         flops, rows = per_evaluation(line, "vjp", "count"), line.rows("vjp", "clock", "time / function")
         ax.plot(flops.index, flops, ls=(0, (1, 2)), color=look(i)["color"], label=f"{family}, flops")

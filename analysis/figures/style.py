@@ -10,6 +10,7 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
@@ -91,15 +92,19 @@ def logs(ax: Axes, x: str, y: str, title: str = "") -> None:
         return  # nothing was measured: an empty axis cannot be logarithmic
     ax.set(xscale="log", yscale="log")
     for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_formatter("{x:g}")
-        low, high = axis.get_view_interval()
-        axis.set_minor_formatter("{x:g}" if high / low < 8 else NullFormatter())
+        _write_plainly(axis)
+
+
+def _write_plainly(axis: Axis) -> None:
+    axis.set_major_formatter("{x:g}")
+    low, high = axis.get_view_interval()
+    axis.set_minor_formatter("{x:g}" if high / low < 8 else NullFormatter())
 
 
 def log_x(ax: Axes, x: str, y: str, title: str = "") -> None:
     """A logarithmic axis of sizes, and one of values that starts at 0."""
     ax.set(xscale="log", xlabel=x, ylabel=y, title=title, ylim=(0, None))
-    ax.xaxis.set_major_formatter("{x:g}")
+    _write_plainly(ax.xaxis)
 
 
 def legend(ax: Axes) -> None:

@@ -15,20 +15,18 @@ def graph(nodes: Sequence[Node]) -> Drawn:
     for node in nodes:
         drawn.add_node(node.name)
         drawn.add_edges_from((name, node.name, {"derivative": f"{d:.3g}"}) for name, d in node.operands)
-    for layer, names in enumerate(nx.topological_generations(drawn)):
-        for name in names:
-            drawn.nodes[name]["layer"] = layer
-    places = nx.multipartite_layout(drawn, subset_key="layer")
+    layers = {i: sorted(names, reverse=True) for i, names in enumerate(nx.topological_generations(drawn))}
+    places = nx.multipartite_layout(drawn, subset_key=layers)  # the first is lowest
     figure, (ax,) = panels(1, 4.2)
     figure.set_size_inches(8.4, 4.2)
-    words = {node.name: f"{node.name} = {node.expression}" if node.operands else node.name for node in nodes}
-    labels = {node.name: f"{words[node.name]}\n{node.value:.4g}" for node in nodes}
+    written = {node.name: f"{node.name} = {node.expression}" if node.operands else node.name for node in nodes}
+    labels = {node.name: f"{written[node.name]}\n{node.value:.4g}" for node in nodes}
     nx.draw_networkx_nodes(drawn, places, ax=ax, node_size=4200, node_color="white", edgecolors=COLOURS[0])
     nx.draw_networkx_labels(drawn, places, labels, ax=ax, font_size=8)
     nx.draw_networkx_edges(drawn, places, ax=ax, node_size=4200, arrowsize=14)
-    nx.draw_networkx_edge_labels(
-        drawn, places, nx.get_edge_attributes(drawn, "derivative"), ax=ax, font_size=8, font_color=COLOURS[1]
-    )
+    derivatives = nx.get_edge_attributes(drawn, "derivative")
+    words = {"font_size": 8, "font_color": COLOURS[1], "rotate": False}
+    nx.draw_networkx_edge_labels(drawn, places, derivatives, label_pos=0.68, ax=ax, **words)  # beside crossings
     ax.margins(0.16)
     ax.set_axis_off()
     return Drawn(
