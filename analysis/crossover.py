@@ -11,7 +11,7 @@ from scipy import optimize
 from analysis.view import View
 from benchmarks.advice import Mode, advised
 
-RESAMPLES = 400
+RESAMPLES = 200
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize
+
+Array = NDArray[np.float64]
 
 LEAST_SIZES = 8
 RESAMPLES = 400
@@ -45,25 +46,44 @@ def exponent(n: Sequence[float], y: Sequence[float], resolution: float = 0.0) ->
         most = float(np.log((least + resolution) / least) / np.log(sizes.max() / sizes.min()))
         note = f"grows by less than the resolution of {resolution:.3g}"
         return Exponent(0.0, 0.0, most, float(values.mean()), 0.0, len(sizes), note)
-    p, a, b = _fit(sizes, values)
     rng = np.random.default_rng(0)
-    resampled: list[float] = []
-    while len(resampled) < RESAMPLES:
+    counts = [np.ones(len(sizes))]  # the sample itself, then how often a resample holds each case
+    while len(counts) <= RESAMPLES:
         pick = rng.integers(len(sizes), size=len(sizes))
         if len(np.unique(sizes[pick])) >= 4:  # fewer do not determine three parameters
-            resampled.append(_fit(sizes[pick], values[pick])[0])
-    low, high = np.quantile(resampled, [0.025, 0.975])
-    return Exponent(p, min(p, float(low)), max(p, float(high)), a, b, len(sizes))
+            counts.append(np.bincount(pick, minlength=len(sizes)).astype(float))
+    exponents, a, b = _fit(sizes, values, np.stack(counts))
+    p = float(exponents[0])
+    low, high = np.quantile(exponents[1:], [0.025, 0.975])
+    return Exponent(p, min(p, float(low)), max(p, float(high)), float(a[0]), float(b[0]), len(sizes))
 
 
-def _fit(n: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[float, float, float]:
-    def solve(p: float) -> tuple[NDArray[np.float64], float]:
-        columns = np.stack([np.ones_like(n), (n / n.max()) ** p], axis=1) / y[:, None]
-        return optimize.nnls(columns, np.ones_like(y))
+def _fit(n: Array, y: Array, counts: Array) -> tuple[Array, Array, Array]:
+    """p, a and b for each row of ``counts``: at every p the best a and b are those of a linear problem.
 
-    grid = np.linspace(0.05, LARGEST_EXPONENT, 14)
-    start = int(np.argmin([solve(p)[1] for p in grid]))
-    bounds = (grid[max(start - 1, 0)] if start else 0.01, grid[min(start + 1, len(grid) - 1)])
-    p = float(optimize.minimize_scalar(lambda p: solve(p)[1], bounds=bounds, method="bounded").x)
-    (a, b), _ = solve(p)
-    return p, float(a), float(b / n.max() ** p)
+    Golub and Pereyra, "The differentiation of pseudo-inverses and nonlinear least squares problems whose variables
+    separate", SIAM J. Numer. Anal. 10 (1973). The best p is found on a grid, which is then narrowed twice.
+    """
+    x = n / n.max()
+    p = np.linspace(0.01, LARGEST_EXPONENT, 200)[None].repeat(len(counts), 0)
+    for _ in range(3):
+        cost, a, b = _linear(x ** p[..., None], y, counts)
+        rows, best = np.arange(len(p)), cost.argmin(1)
+        found = p[rows, best], a[rows, best], b[rows, best]
+        step = p[:, 1] - p[:, 0]
+        p = np.maximum(found[0][:, None] + step[:, None] * np.linspace(-1, 1, 41), 0.01)
+    return found[0], found[1], found[2] / n.max() ** found[0]
+
+
+def _linear(powers: Array, y: Array, counts: Array) -> tuple[Array, Array, Array]:
+    """Cost, a and b of the least squares of 1 - (a + b powers) / y with a and b not negative, weighted by counts."""
+    u, v, w = 1 / y, powers / y, counts[:, None, :]
+    uu, uv, vv = ((w * term).sum(-1) for term in (u * u, u * v, v * v))
+    u1, v1, total = ((w * term).sum(-1) for term in (u, v, np.ones_like(y)))
+    determinant = np.maximum(uu * vv - uv * uv, np.finfo(float).tiny)
+    a, b = (vv * u1 - uv * v1) / determinant, (uu * v1 - uv * u1) / determinant
+    inside = (a >= 0) & (b >= 0)
+    constant = u1**2 / uu > v1**2 / vv  # at the edge: which of the two alone explains more
+    a = np.where(inside, a, np.where(constant, u1 / uu, 0))
+    b = np.where(inside, b, np.where(constant, 0, v1 / vv))
+    return total - a * u1 - b * v1, a, b

@@ -13,12 +13,12 @@ import pandas as pd
 
 from analysis import fit
 from analysis.view import View
+from benchmarks.rulers import process
 from benchmarks.targets import ANY
 
 Kind = Literal["confirmed", "refuted", "inconclusive", "not measured"]
 EXPONENT_BAND = 0.1  # how far a measured exponent may lie from the predicted one
 RATIO_BAND = 0.1  # how far a measured ratio may lie from the predicted one, relative
-PROCESS_RESOLUTION = 2**20  # bytes: what the process ruler cannot tell apart
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def memory_exponents(view: View, claim: str, method: str, predicted: float) -> I
     unit = float(activation.iloc[0]) if len(activation) else 1.0
     yield exponent_verdict(view, claim, method, "compiler", view.plan, predicted, 0.5)
     if view.target == "cpu":
-        yield exponent_verdict(view, claim, method, "process", "peak", predicted, PROCESS_RESOLUTION / unit)
+        yield exponent_verdict(view, claim, method, "process", "peak", predicted, process.RESOLUTION / unit)
     elif view.attached:
         yield exponent_verdict(view, claim, method, "device", "peak", predicted, 0.5)
 

@@ -1,6 +1,6 @@
 """What claims and figures look at: the results of one study on one target, quantity by quantity."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import inf, log
@@ -38,8 +38,8 @@ class View:
         return self._mine(self.results.missing)
 
     @cached_property
-    def _quantities(self) -> dict[Any, pd.DataFrame]:
-        return dict(iter(self.frame.groupby(["method", "ruler", "quantity"])))
+    def _quantities(self) -> Mapping[Any, Any]:
+        return self.frame.groupby(["method", "ruler", "quantity"]).indices
 
     def _mine(self, frame: pd.DataFrame) -> pd.DataFrame:
         if len(frame) == 0:
@@ -71,7 +71,7 @@ class View:
 
     def rows(self, method: str, ruler: str, quantity: str) -> pd.DataFrame:
         """A quantity by size, one row a size (the last source wins)."""
-        chosen = self._quantities.get((method, ruler, quantity), self.frame.head(0))
+        chosen = self.frame.iloc[self._quantities.get((method, ruler, quantity), [])]
         rows = chosen.dropna(subset=[self.sweep]).drop_duplicates(self.sweep, keep="last").sort_values(self.sweep)
         return rows.set_index(rows[self.sweep].astype(int))  # beside studies without this parameter it is of floats
 

@@ -48,7 +48,7 @@ class Effort:
 
 
 EFFORTS = {
-    "quick": Effort(4, clock.LEAST_ROUNDS, 60, 2, 60, compiles_all=False, fits=False),
+    "quick": Effort(4, clock.LEAST_ROUNDS, 40, 2, 60, compiles_all=False, fits=False),
     "full": Effort(30, 2 * clock.LEAST_ROUNDS, 100, 3, 600, compiles_all=True, fits=True),
 }
 TRIES = 2  # runs in which a case is tried: one that fails in both will fail again

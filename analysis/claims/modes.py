@@ -11,6 +11,7 @@ from analysis import crossover, theory, worked_example
 from analysis.fit import LEAST_SIZES
 from analysis.verdict import Claim, Verdict, exponent_of, measured, unmeasured, within
 from analysis.view import View
+from benchmarks.rulers import process
 from benchmarks.studies.modes import MAP_DEPTH
 
 LARGE = 2**14  # bytes of a state: the process ruler resolves a MiB, and what forward mode holds is less
@@ -118,7 +119,7 @@ def stores_the_forward_pass(view: View) -> Iterator[Verdict]:
             unit = line.series(method, "count", "activation")
             rulers = [("compiler", view.plan, 0.5)]
             if view.target == "cpu" and method == "vjp" and len(unit) and unit.iloc[0] >= LARGE:
-                rulers.append(("process", "peak", 2 * 2**20 / float(unit.iloc[0])))
+                rulers.append(("process", "peak", 2 * process.RESOLUTION / float(unit.iloc[0])))
             for ruler, quantity, resolution in rulers:
                 blank = unmeasured(
                     view, claim, method, ruler, f"exponent of {quantity} in the depth, {family}", predicted

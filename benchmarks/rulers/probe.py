@@ -225,8 +225,9 @@ def _checked(study: Study, case: Case, result: Any, target: str) -> Number:
 def _peaks(call: Callable[[], Any], runs: int, target: str, results: list[Any]) -> list[Number]:
     peaks, result = process.resident_peaks(call, runs)
     results.append(result)
+    repeats = 1 if peaks.first < process.RESOLUTION else runs
     return [
-        Number("process", target, "peak", "B", peaks.value, peaks.low, peaks.high, runs),
+        Number("process", target, "peak", "B", peaks.value, peaks.low, peaks.high, repeats),
         Number("process", target, "first peak", "B", peaks.first),
     ]
 

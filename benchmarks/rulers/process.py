@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+RESOLUTION = 2**20  # bytes: what this ruler cannot tell apart
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "131072"}  # glibc: bytes
 SELF = Path("/proc/self")
 
@@ -44,12 +45,14 @@ def resident_peaks(call: Callable[[], Any], runs: int) -> tuple[Peaks, Any]:
 
     The first call, which adds what is allocated once, stands apart. A later peak can come out low, when an earlier
     buffer was not yet returned, but not high: hence the highest. The error is what the calls that do nothing show,
-    and the distance from the highest peak to the next.
+    and the distance from the highest peak to the next. A first call below ``RESOLUTION`` bounds all others: they would
+    only show noise, and are not made.
     """
-    first = resident_peak(call)[0]
+    first, result = resident_peak(call)
+    if first < RESOLUTION:
+        return Peaks(first, 0, RESOLUTION, first), result
     idle = [resident_peak(lambda: None)[0] for _ in range(runs)]
     peaks = []
-    result = None
     for _ in range(runs):
         result = None  # the last result is freed before the next peak
         peak, result = resident_peak(call)

@@ -111,17 +111,19 @@ def jacrev_loop(f: Function, x: Array, v: Array, u: Array, batch_size: int | Non
 
 METHODS = {
     "function": Method(function, differentiates=False, where=lambda case: not on_map(case) or on_edge(case)),
-    "jvp": Method(jvp, where=lambda case: not on_map(case) or on_edge(case)),
-    "vjp": Method(vjp, where=lambda case: not on_map(case) or on_edge(case)),
+    "jvp": Method(jvp, where=lambda case: not on_map(case) or case["outputs"] == 1),
+    "vjp": Method(vjp, where=lambda case: not on_map(case) or case["outputs"] == 1),
     "jacfwd": Method(jacfwd, where=lambda case: on_map(case)),
     "jacrev": Method(jacrev, where=lambda case: on_map(case)),
     "jacfwd_loop": Method(jacfwd_loop, where=lambda case: on_map(case) and case["outputs"] == 1),
     "jacfwd_chunked": Method(
-        partial(jacfwd_loop, batch_size=CHUNK), where=lambda case: on_map(case) and case["outputs"] == 1
+        partial(jacfwd_loop, batch_size=CHUNK),
+        where=lambda case: on_map(case) and case["outputs"] == 1 and case["inputs"] > CHUNK,
     ),
     "jacrev_loop": Method(jacrev_loop, where=lambda case: on_map(case) and case["inputs"] == 1),
     "jacrev_chunked": Method(
-        partial(jacrev_loop, batch_size=CHUNK), where=lambda case: on_map(case) and case["inputs"] == 1
+        partial(jacrev_loop, batch_size=CHUNK),
+        where=lambda case: on_map(case) and case["inputs"] == 1 and case["outputs"] > CHUNK,
     ),
 }
 
