@@ -62,16 +62,16 @@ def _fit(n: Array, y: Array, counts: Array) -> tuple[Array, Array, Array]:
     """p, a and b for each row of ``counts``: at every p the best a and b are those of a linear problem.
 
     Golub and Pereyra, "The differentiation of pseudo-inverses and nonlinear least squares problems whose variables
-    separate", SIAM J. Numer. Anal. 10 (1973). The best p is found on a grid, which is then narrowed twice.
+    separate", SIAM J. Numer. Anal. 10 (1973). The best p is found on a grid, which is then narrowed.
     """
     x = n / n.max()
     p = np.linspace(0.01, LARGEST_EXPONENT, 200)[None].repeat(len(counts), 0)
-    for _ in range(3):
+    for _ in range(5):
         cost, a, b = _linear(x ** p[..., None], y, counts)
         rows, best = np.arange(len(p)), cost.argmin(1)
         found = p[rows, best], a[rows, best], b[rows, best]
         step = p[:, 1] - p[:, 0]
-        p = np.maximum(found[0][:, None] + step[:, None] * np.linspace(-1, 1, 41), 0.01)
+        p = np.clip(found[0][:, None] + step[:, None] * np.linspace(-1, 1, 41), 0.01, LARGEST_EXPONENT)
     return found[0], found[1], found[2] / n.max() ** found[0]
 
 
