@@ -46,16 +46,30 @@ def exponent(n: Sequence[float], y: Sequence[float], resolution: float = 0.0) ->
         most = float(np.log((least + resolution) / least) / np.log(sizes.max() / sizes.min()))
         note = f"grows by less than the resolution of {resolution:.3g}"
         return Exponent(0.0, 0.0, most, float(values.mean()), 0.0, len(sizes), note)
+    exponents, a, b = _fit(sizes, values, _resamples(sizes))
+    p = float(exponents[0])
+    low, high = np.quantile(exponents[1:], [0.025, 0.975])
+    return Exponent(p, min(p, float(low)), max(p, float(high)), float(a[0]), float(b[0]), len(sizes))
+
+
+def slope(n: Sequence[float], y: Sequence[float]) -> Exponent:
+    """Fit ``a + b n`` in relative error, a and b not negative: b with its 95% bootstrap interval over the cases."""
+    sizes, values = np.asarray(n, float), np.asarray(y, float)
+    _, a, b = _linear(sizes[None, None], values, _resamples(sizes))
+    low, high = np.quantile(b[1:, 0], [0.025, 0.975])
+    value = float(b[0, 0])
+    return Exponent(value, min(value, float(low)), max(value, float(high)), float(a[0, 0]), value, len(sizes))
+
+
+def _resamples(sizes: Array) -> Array:
+    """How often each case is held: first the sample itself, then its resamples."""
     rng = np.random.default_rng(0)
-    counts = [np.ones(len(sizes))]  # the sample itself, then how often a resample holds each case
+    counts = [np.ones(len(sizes))]
     while len(counts) <= RESAMPLES:
         pick = rng.integers(len(sizes), size=len(sizes))
         if len(np.unique(sizes[pick])) >= 4:  # fewer do not determine three parameters
             counts.append(np.bincount(pick, minlength=len(sizes)).astype(float))
-    exponents, a, b = _fit(sizes, values, np.stack(counts))
-    p = float(exponents[0])
-    low, high = np.quantile(exponents[1:], [0.025, 0.975])
-    return Exponent(p, min(p, float(low)), max(p, float(high)), float(a[0]), float(b[0]), len(sizes))
+    return np.stack(counts)
 
 
 def _fit(n: Array, y: Array, counts: Array) -> tuple[Array, Array, Array]:

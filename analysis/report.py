@@ -171,7 +171,7 @@ def _table(view: View) -> list[dict[str, Any]]:
             ("error", "check", "gradient error"),
         ):
             row[name] = view.series(method, ruler, quantity).get(n)
-        peak = view.activations(method, "process" if view.target == "cpu" else "device", "peak")
+        peak = view.activations(method, view.peak_ruler, "peak")
         row["peak"] = peak.get(n)
         row["residuals"] = view.activations(method, "count", "residuals").get(n)
         row["ratios"] = []

@@ -68,3 +68,19 @@ def rounding_error(n: int, decades: int, eps: float) -> float:
     Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed. 2002, sections 2.8 and 14.1.
     """
     return float(10.0**decades * eps * n**0.5)
+
+
+# A dense linear solve with one right-hand side: flops of the backward over those of the forward pass.
+SOLVE_RATIO_TIMES_N = 4.5  # of the kept factors, as n grows: 3 n^2 over 2/3 n^3
+
+
+def kept_factors_ratio(n: int) -> float:
+    """Two triangular solves and an outer product over a factorisation and two triangular solves."""
+    return 3 * n**2 / (2 / 3 * n**3 + 2 * n**2)
+
+
+# Other ways to the same backward pass (leading terms): factorising again 2/3 n^3 over 2/3 n^3; through the inverse
+# 2 n^3 for A^-T G and 2 n^3 for its product with A^-T, over 2/3 n^3 + 2 n^3 for the inverse.
+SOLVE_RATIOS = {"factorised_again": 1.0, "cholesky_again": 1.0, "jax_inverse": 1.5}
+ABOUT = 0.25  # "about as much": within this share
+NEGLIGIBLE = 0.1  # a ratio that is said to vanish is below this

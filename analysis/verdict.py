@@ -107,6 +107,18 @@ def exponent_of(blank: Verdict, values: "pd.Series[float]", resolution: float, u
     return measured(blank, band, (fitted.value, fitted.low, fitted.high), fitted.points, why)
 
 
+def falling_exponent_of(blank: Verdict, values: "pd.Series[float]", unit: str, n: str = "n") -> Verdict:
+    """The exponent of a quantity that falls with size, to a power: that of its inverse, with the other sign."""
+    assert blank.predicted is not None
+    found = exponent_of(replace(blank, predicted=-blank.predicted), 1 / values, 0.0, unit, n)
+    found = replace(found, predicted=blank.predicted)
+    if found.measured is None or found.low is None or found.high is None:
+        return found
+    return replace(
+        found, measured=-found.measured, low=-found.high, high=-found.low, why=f"Of its inverse: {found.why}"
+    )
+
+
 def exponent_verdict(
     view: View, claim: str, method: str, ruler: str, quantity: str, predicted: float, resolution: float
 ) -> Verdict:
@@ -120,10 +132,9 @@ def memory_exponents(view: View, claim: str, method: str, predicted: float) -> I
     activation = view.series(method, "count", "activation")
     unit = float(activation.iloc[0]) if len(activation) else 1.0
     yield exponent_verdict(view, claim, method, "compiler", view.plan, predicted, 0.5)
-    if view.target == "cpu":
-        yield exponent_verdict(view, claim, method, "process", "peak", predicted, process.RESOLUTION / unit)
-    elif view.attached:
-        yield exponent_verdict(view, claim, method, "device", "peak", predicted, 0.5)
+    if view.attached:
+        resolution = process.RESOLUTION / unit if view.peak_ruler == "process" else 0.5
+        yield exponent_verdict(view, claim, method, view.peak_ruler, "peak", predicted, resolution)
 
 
 def exact_verdict(

@@ -93,6 +93,11 @@ class View:
         return TARGETS[self.target].attached if self.target in TARGETS else True
 
     @property
+    def peak_ruler(self) -> str:
+        """The ruler that takes a program's peak where it runs."""
+        return "device" if self.target in TARGETS and TARGETS[self.target].platform == "cuda" else "process"
+
+    @property
     def plan(self) -> str:
         """The compiler's quantity that tells what a program takes besides its arguments and its result."""
         return "peak" if self.target.startswith("tpu") else "temp"

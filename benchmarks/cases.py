@@ -6,7 +6,7 @@ A study is one file in ``benchmarks/studies`` that ends in ``STUDY = Study(...)`
 import importlib
 import pkgutil
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache, wraps
 from typing import Any, TypeVar
@@ -112,7 +112,8 @@ class Program:
     ``run(*inputs())`` is what the rulers measure. ``loss`` is the function that ``run`` differentiates, where there
     is one: its residuals are what reverse mode stores. ``loops`` gives, for loops whose trip count only the data
     know, the total number of trips by ``named_scope``. ``facts`` are exact figures known beforehand, as
-    name -> (value, unit). ``shapes()`` gives the inputs' shapes and dtypes without making them.
+    name -> (value, unit). ``shapes()`` gives the inputs' shapes and dtypes without making them. ``checked`` picks what
+    the reference is held against out of the result.
     """
 
     run: Callable[..., Any]
@@ -121,6 +122,7 @@ class Program:
     loops: Mapping[str, int] = field(default_factory=dict)
     facts: Mapping[str, tuple[float, str]] = field(default_factory=dict)
     shapes: Callable[[], tuple[Any, ...]] | None = None
+    checked: Callable[[Any], Any] = lambda result: result
 
 
 @dataclass(frozen=True)
@@ -161,9 +163,12 @@ class Study:
 
     ``program(case)`` gives the program of a case; ``reference(case)`` its result in float64, which it must equal within
     ``tolerance(case)`` (relative, in the largest norm). Times are also given as ratios to each of ``baselines``; the
-    first is timed twice in every round, as the noise floor. All methods of a size share rounds on the clock, and sizes
+    first is timed twice in every round, as the noise floor; ``against(case)`` names further cases of the same rounds
+    over whose time a case's is given. All methods of a size share rounds on the clock, and sizes
     that differ only in the parameters ``together`` share them as well: then the analysis sees all sizes of the study at
-    once and takes its own slices. ``evaluates`` is the primitive that
+    once and takes its own slices. Of these parameters ``in_turn`` are those whose sizes share a process but have rounds
+    of their own, one size after the other: the largest would otherwise leave the small ones few rounds.
+    ``evaluates`` is the primitive that
     every evaluation of the workload's unit (a layer) runs exactly once; ``executions(case)`` runs the case and
     counts how often the unit was really evaluated. Where a program's own trip counts are given (``loops``), they are
     held against such an execution at the sizes in ``executed``. Where ``matrix_products`` is set, those of the compiled
@@ -180,7 +185,9 @@ class Study:
     reference: Callable[[Case], Any]
     tolerance: Callable[[Case], float]
     baselines: tuple[str, ...]
+    against: Callable[[Case], Mapping[str, Case]] = lambda case: {}
     together: tuple[str, ...] = ()
+    in_turn: tuple[str, ...] = ()
     evaluates: str | None = None
     executions: Callable[[Case], int] | None = None
     executed: Mapping[str, Sequence[int]] = field(default_factory=dict)
@@ -211,13 +218,21 @@ class Study:
         method = self.methods[case.method]
         return method.where(case) and all(case[name] <= most for name, most in method.limit.items())
 
+    def shares_process(self, case: Case) -> str:
+        """What cases have in common that are timed in the same process."""
+        return _without(case, self.together).size
+
     def shares_rounds(self, case: Case) -> str:
         """What cases have in common that are timed in the same rounds."""
-        return replace(case, params=tuple(param for param in case.params if param[0] not in self.together)).size
+        return _without(case, set(self.together) - set(self.in_turn)).size
 
 
 def _among(case: Case, sizes: Mapping[str, Sequence[int]]) -> bool:
     return all(case[name] in values for name, values in sizes.items())
+
+
+def _without(case: Case, params: Container[str]) -> Case:
+    return replace(case, params=tuple(param for param in case.params if param[0] not in params))
 
 
 @cache

@@ -96,7 +96,7 @@ def recorded(request: pytest.FixtureRequest) -> Iterator[Callable[[Case], Record
 
 
 def _group(case: Case) -> tuple[str, str]:
-    return case.study, studies()[case.study].shares_rounds(case)
+    return case.study, studies()[case.study].shares_process(case)
 
 
 def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:

@@ -20,7 +20,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import IO, Any
 
-from benchmarks.cases import Case, Missing, Number, case_from_id, case_from_json, studies
+from benchmarks.cases import Case, Missing, Number, Study, case_from_id, case_from_json, studies
 from benchmarks.environment import ROOT
 from benchmarks.rulers import clock, device, process
 from benchmarks.rulers.probe import AGAIN
@@ -51,6 +51,7 @@ EFFORTS = {
     "quick": Effort(4, clock.LEAST_ROUNDS, 40, 2, 60, compiles_all=False, fits=False),
     "full": Effort(30, 2 * clock.LEAST_ROUNDS, 100, 3, 600, compiles_all=True, fits=True),
 }
+UNCHECKED = {"EQX_ON_ERROR": "off"}  # Equinox's checks call Python back: such a program could not be saved and timed
 TRIES = 2  # runs in which a case is tried: one that fails in both will fail again
 
 
@@ -141,7 +142,7 @@ def _number(fields: Mapping[str, Any]) -> Number:
 def record_group(
     cases: Sequence[Case], target: Target, ask: "Ask", effort: Effort, journal: Journal, progress: Callable[[str], None]
 ) -> None:
-    """Measure cases that share rounds on an attached target, by every ruler, into the journal as they come.
+    """Measure cases that share a process on the clock on an attached target, by every ruler, into the journal.
 
     ``ask`` is of ``measuring(target)``; groups may share it, but each goes on the clock in a process of its own. The
     study's baselines are measured with them whether they are among ``cases`` or not.
@@ -150,9 +151,9 @@ def record_group(
     missing = [case for case in cases if not _settled(journal.get(case, target))]
     if not missing:
         return
-    companions = filter(study.affords, (case.with_method(name) for case in missing for name in study.baselines))
-    group = list(dict.fromkeys([*companions, *missing]))
-    label = f"{study.name} {study.shares_rounds(cases[0])}"
+    companions = (other for case in missing for other in _compared_with(case, study).values())
+    group = list(dict.fromkeys([*filter(study.affords, companions), *missing]))
+    label = f"{study.name} {study.shares_process(cases[0])}"
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         progress(f"{label}: {len(group)} programs on {target.name}, compiled, checked, their memory measured")
@@ -167,7 +168,7 @@ def record_group(
     for case in untimed:
         if case.id in samples:
             record = _without_clock(journal.records[case, target.name])
-            numbers = (*record.numbers, *_timed(case, samples, study.baselines, target.name))
+            numbers = (*record.numbers, *_timed(case, samples, study, target.name))
             again = samples.get(case.id + AGAIN, ())
             journal.put(replace(record, numbers=numbers, samples=samples[case.id], again=again))
     _count_tries(missing, target, journal)
@@ -392,10 +393,16 @@ def timed_in_rounds(
     return {}
 
 
-def _timed(case: Case, samples: Mapping[str, Sequence[float]], baselines: Sequence[str], target: str) -> list[Number]:
+def _compared_with(case: Case, study: Study) -> dict[str, Case]:
+    """The cases over whose time this one's is given, by the name that the ratio carries."""
+    baselines = {name: case.with_method(name) for name in study.baselines if name != case.method}
+    return {**baselines, **study.against(case)}
+
+
+def _timed(case: Case, samples: Mapping[str, Sequence[float]], study: Study, target: str) -> list[Number]:
     mine = samples[case.id]
     numbers = [Number("clock", target, "time", "s", *clock.median_interval(mine), len(mine))]
-    others = {name: case.with_method(name).id for name in baselines if name != case.method}
+    others = {name: other.id for name, other in _compared_with(case, study).items()}
     for name, other in {**others, case.method + AGAIN: case.id + AGAIN}.items():
         if other in samples:
             ratio = clock.paired_ratio(mine, samples[other])
@@ -464,7 +471,7 @@ def _probes(environment: Mapping[str, str], *arguments: str, fresh: bool = False
     started: list[Child] = []
     alive: list[Child] = []
     flags = " ".join(filter(None, (os.environ.get("XLA_FLAGS"), environment.get("XLA_FLAGS"))))
-    complete = {**os.environ, **environment, "XLA_FLAGS": flags}
+    complete = {**os.environ, **UNCHECKED, **environment, "XLA_FLAGS": flags}
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as errors:
         note = Path(folder) / "note"
 

@@ -130,6 +130,10 @@ device_description_str: "{gpu.title}"
 # default a GPU takes fewer bits, and a deep chain's gradient would fail its check.
 CPU = {"JAX_PLATFORMS": "cpu"}
 FULL_PRECISION = {"JAX_DEFAULT_MATMUL_PRECISION": "highest"}
+# XLA's own products and those of the BLAS below LAPACK have threads of their own; no flag bounds all of XLA's, but it
+# starts one for each core that the process may run on.
+CORES = "PROBE_CORES"
+ONE_THREAD = {CORES: "1", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 CUDA_COMPILER = {
     **CPU,
     **FULL_PRECISION,
@@ -158,6 +162,7 @@ def tpu_compiler(name: str) -> Target:
 
 TARGETS = {
     "cpu": Target("cpu", attached=True, environment=CPU),
+    "cpu-1thread": Target("cpu-1thread", attached=True, environment={**CPU, **ONE_THREAD}),
     "gpu": GPU,
     **{name: gpu_compiler(name) for name in GPUS},
     **{name: tpu_compiler(name) for name in TPUS},

@@ -118,7 +118,13 @@ def stores_the_forward_pass(view: View) -> Iterator[Verdict]:
         for method, predicted in (("vjp", 1.0), ("jvp", 0.0)):
             unit = line.series(method, "count", "activation")
             rulers = [("compiler", view.plan, 0.5)]
-            if view.target == "cpu" and method == "vjp" and len(unit) and unit.iloc[0] >= LARGE:
+            if (
+                view.attached
+                and view.peak_ruler == "process"
+                and method == "vjp"
+                and len(unit)
+                and unit.iloc[0] >= LARGE
+            ):
                 rulers.append(("process", "peak", 2 * process.RESOLUTION / float(unit.iloc[0])))
             for ruler, quantity, resolution in rulers:
                 blank = unmeasured(

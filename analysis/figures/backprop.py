@@ -60,7 +60,7 @@ def memory(view: View) -> Drawn:
     for ax, title, methods in kinds:
         for i, method in enumerate(methods):
             temp = view.planned(method)
-            peak = view.activations(method, _measuring(view), "peak")
+            peak = view.activations(method, view.peak_ruler, "peak")
             unit = view.series(method, "count", "activation").reindex(peak.index)
             peak = peak[peak * unit > 2**20]  # below 1 MiB the process ruler resolves nothing
             if len(temp) == 0:
@@ -90,11 +90,6 @@ def memory(view: View) -> Drawn:
     )
 
 
-def _measuring(view: View) -> str:
-    """The ruler that measures a program's peak on the view's target."""
-    return "process" if view.target == "cpu" else "device"
-
-
 def rulers(view: View) -> Drawn:
     """Compiled against measured memory on the same device."""
     figure, (ax,) = panels(1, 5.2)
@@ -110,7 +105,7 @@ def rulers(view: View) -> Drawn:
         points = []
         for method in methods:
             planned = view.series(method, "compiler", "temp") + view.series(method, "compiler", "outputs")
-            peak = view.series(method, _measuring(view), "peak")
+            peak = view.series(method, view.peak_ruler, "peak")
             points += [(planned[n] / 2**20, peak[n] / 2**20) for n in planned.index.intersection(peak.index)]
         points = [point for point in points if point[1] > 1]  # below 1 MiB the process ruler resolves nothing
         if points:
@@ -123,7 +118,7 @@ def rulers(view: View) -> Drawn:
     return Drawn(
         "rulers",
         "Planned against measured memory",
-        f"Every method and depth whose peak is above 1 MiB; measured by the ruler {_measuring(view)} on {view.target}.",
+        f"Every method and depth whose peak is above 1 MiB; measured by the ruler {view.peak_ruler} on {view.target}.",
         figure,
     )
 

@@ -161,7 +161,7 @@ def memory(view: View) -> Drawn:
         for i, method in enumerate(("vjp", "jvp", "function")):
             planned = line.planned(method)
             ax.plot(planned.index, planned, label=method, **look(i))
-            peak = line.activations(method, "process" if view.target == "cpu" else "device", "peak")
+            peak = line.activations(method, view.peak_ruler, "peak")
             unit = line.series(method, "count", "activation").reindex(peak.index)
             peak = peak[peak * unit > 2**20]
             ax.plot(peak.index, peak, ls="", marker=look(i)["marker"], ms=9, mfc="none", color=look(i)["color"])

@@ -24,7 +24,7 @@ from jax.experimental import serialize_executable
 
 from benchmarks.cases import Case, Missing, Number, Program, Study, case_from_id, case_from_json, studies
 from benchmarks.rulers import clock, compiler, counts, device, process, program_text
-from benchmarks.targets import ANY, TARGETS
+from benchmarks.targets import ANY, CORES, TARGETS
 
 Reply = dict[str, Any]
 
@@ -33,6 +33,8 @@ def main() -> None:
     replies = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # whatever else prints must not get between the replies
     _volunteer_for_the_oom_killer()
+    if CORES in os.environ:  # before JAX starts its threads
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(os.environ[CORES])])
     if sys.argv[1:] == ["run"]:  # what a first execution adds once is not a program's
         jax.block_until_ready(jax.jit(lambda a: a @ a)(np.eye(256)))
         # Lowering finds LAPACK's routines for the process; a loaded executable that calls them would crash without.
@@ -82,7 +84,11 @@ def measure(request: Reply) -> Iterator[Reply]:
         yield {"sampler": "stop"}
         sys.stdin.readline()
     if "check" in rulers and study.methods[case.method].differentiates:
-        yield from _laid("check", target.name, lambda: [_checked(study, case, (results or [call()])[0], target.name)])
+        yield from _laid(
+            "check",
+            target.name,
+            lambda: [_checked(study, case, program.checked((results or [call()])[0]), target.name)],
+        )
 
 
 def attached(request: Reply) -> Iterator[Reply]:
@@ -155,8 +161,12 @@ def _total_or_too_much(total: Callable[[int], int], n: int, memory: int) -> int:
 
 
 def clock_group(request: Reply) -> Iterator[Reply]:
-    """Time saved executables in interleaved rounds; reply with each round's seconds by the case's id."""
+    """Time saved executables in interleaved rounds; reply with each round's seconds by the case's id.
+
+    Sizes that have rounds of their own come one after the other, each with its own seconds.
+    """
     programs: dict[str, Callable[[], Any]] = {}
+    in_turn: dict[str, list[str]] = {}
     on_device: dict[int, tuple[Any, Any]] = {}  # methods that share an input share its buffer
     for name, path in request["programs"].items():
         _note(request, name)
@@ -166,14 +176,15 @@ def clock_group(request: Reply) -> Iterator[Reply]:
         inputs = [on_device.setdefault(id(a), (a, jax.device_put(a)))[1] for a in program.inputs()]
         programs[name] = partial(_run, _loaded(program, Path(path)), inputs)
         programs[name]()
+        in_turn.setdefault(studies()[case.study].shares_rounds(case), []).append(name)
         yield {"warm": name}
-    programs |= {name + AGAIN: programs[name] for name in request["again"] if name in programs}
     gc.disable()
-    before = partial(_note, request)
-    for seconds in clock.rounds(
-        programs, request["budget"], request["least"], request["most"], request["seed"], before
-    ):
-        yield {"round": seconds}
+    budget, least, most, seed = request["budget"], request["least"], request["most"], request["seed"]
+    for names in in_turn.values():
+        sharing = {name: programs[name] for name in names}
+        sharing |= {name + AGAIN: programs[name] for name in request["again"] if name in names}
+        for seconds in clock.rounds(sharing, budget, least, most, seed, partial(_note, request)):
+            yield {"round": seconds}
 
 
 AGAIN = " again"  # the second timing of the same executable in a round

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from benchmarks import matrices
 from benchmarks.cases import Case, Method, Params, Program, Study, once_a_size
 
 AT = 64  # the order at which the condition is swept
@@ -88,9 +89,8 @@ def inputs(case: Case) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Normal A and B, and X with singular values spread evenly on a log scale from 1 down to 1 / cond(X)."""
     n = case["n"]
     rng = np.random.default_rng(0)
-    a, b, left, right = rng.normal(size=(4, n, n))
-    singular = np.logspace(0, -case["decades"], n)
-    x = np.linalg.qr(left)[0] * singular @ np.linalg.qr(right)[0]
+    a, b = rng.normal(size=(2, n, n))
+    x = matrices.with_condition(n, case["decades"], rng)
     return a.astype(case.dtype), x.astype(case.dtype), b.astype(case.dtype)
 
 
@@ -98,13 +98,7 @@ def inputs(case: Case) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def reference(case: Case) -> np.ndarray:
     """The closed form from an inverse that is exact to more digits than the case has."""
     a, x, b = inputs(case)
-    if case.dtype == "float32":
-        inverse = np.linalg.inv(x.astype(float))
-    else:  # Newton's iteration in extended precision squares the error of the inverse in float64
-        x = x.astype(np.longdouble)
-        inverse = np.linalg.inv(x.astype(float)).astype(np.longdouble)
-        for _ in range(3):
-            inverse = inverse + inverse @ (np.eye(len(x)) - x @ inverse)
+    inverse = matrices.inverse(x)
     return (-inverse.T @ a.T @ b.T @ inverse.T).astype(float)
 
 
