@@ -84,3 +84,8 @@ def kept_factors_ratio(n: int) -> float:
 SOLVE_RATIOS = {"factorised_again": 1.0, "cholesky_again": 1.0, "jax_inverse": 1.5}
 ABOUT = 0.25  # "about as much": within this share
 NEGLIGIBLE = 0.1  # a ratio that is said to vanish is below this
+
+# An SVD of a square matrix, in n^3 flops: a thin one, one of values only. The lecture's rule takes 2, JAX's 4, for it
+# multiplies by a dense diagonal matrix.
+SVD_FORWARD = {"thin": 22.0, "values": 8 / 3}
+SVD_STEP = (22 + 2) / (8 / 3)  # forward and backward, which needs the vectors, over the values alone

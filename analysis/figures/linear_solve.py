@@ -5,7 +5,7 @@ import pandas as pd
 
 from analysis import theory
 from analysis.claims.linear_solve import anchors, float32, flops_ratio, part, scaled_errors, singular_outcome
-from analysis.figures.style import Drawn, Table, legend, logs, look, panels, styled, with_intervals
+from analysis.figures.style import Drawn, Table, filled, legend, log_x, logs, look, panels, styled, with_intervals
 from analysis.view import View
 from benchmarks.passes import PARTS
 from benchmarks.studies.linear_solve import AT, METHODS, SINGULAR
@@ -64,9 +64,7 @@ def costs(view: View) -> Drawn:
             axes[1].plot(kept.index, kept / 4 / np.asarray(kept.index, float) ** 2, label=method, **look(i))
     axes[0].plot([], [], ls=":", marker="o", fillstyle="none", color="black", label="backward (hollow)")
     logs(axes[0], "order n", "time (ms)", "Time of each pass")
-    axes[1].set(
-        xscale="log", xlabel="order n", ylabel="handed over (n x n matrices)", title="Residuals", ylim=(0, None)
-    )
+    log_x(axes[1], "order n", "handed over (n x n matrices)", "Residuals")
     for ax in axes:
         legend(ax)
     return Drawn(
@@ -118,7 +116,7 @@ def tables(view: View) -> list[Table]:
         ]
     if view.attached:
         found.append(_errors(view))
-    return [table for table in found if table.rows]
+    return [filled(table) for table in found if table.rows]
 
 
 def _compiled(view: View) -> list[int]:
@@ -133,7 +131,7 @@ def _passes(view: View, title: str, n: int, rhs: int, batch: int) -> Table:
     for method in METHODS:
         if n not in forward.series(method, "compiler", view.plan).index:
             continue
-        times = [_cell(1e3 * line.series(method, "clock", "time"), n, "{:.3g}") for line in slices.values()]
+        times = [cell(1e3 * line.series(method, "clock", "time"), n, "{:.3g}") for line in slices.values()]
         against = backward.rows(method, "clock", "time / forward")
         ratio = (
             "{:.3g} [{:.3g}, {:.3g}]".format(*against.loc[n, ["value", "low", "high"]]) if n in against.index else ""
@@ -142,11 +140,11 @@ def _passes(view: View, title: str, n: int, rhs: int, batch: int) -> Table:
         together = "{:.3g}".format(one["value"][n]) if n in one.index else ""
         counted = (backward.series(method, "count", "flops") / forward.series(method, "count", "flops")).dropna()
         planned = [
-            _cell(line.series(method, "compiler", view.plan) / matrix, n, "{:.2f}") for line in (forward, backward)
+            cell(line.series(method, "compiler", view.plan) / matrix, n, "{:.2f}") for line in (forward, backward)
         ]
-        kept = _cell(forward.series(method, "count", "residuals") / matrix, n, "{:.2f}")
-        beside = _beside_the_plan(forward, method, n)
-        measured = [*times, ratio, _cell(counted, n, "{:.3g}"), together] if view.attached else []
+        kept = cell(forward.series(method, "count", "residuals") / matrix, n, "{:.2f}")
+        beside = beside_the_plan(forward, method, n)
+        measured = [*times, ratio, cell(counted, n, "{:.3g}"), together] if view.attached else []
         rows.append([method, *measured, kept, *planned, *([beside] if view.attached else [])])
     timed = (
         ["forward (ms)", "backward (ms)", "both in one (ms)", "backward / forward", "flops", "both / forward"]
@@ -167,11 +165,11 @@ def _passes(view: View, title: str, n: int, rhs: int, batch: int) -> Table:
     return Table(title, note, head, rows)
 
 
-def _cell(values: "pd.Series[float]", n: int, form: str) -> str:
+def cell(values: "pd.Series[float]", n: int, form: str) -> str:
     return form.format(float(values[n])) if n in values.index else ""
 
 
-def _beside_the_plan(line: View, method: str, n: int) -> str:
+def beside_the_plan(line: View, method: str, n: int) -> str:
     peak = line.series(method, "process", "peak")
     planned = line.series(method, "compiler", "temp") + line.series(method, "compiler", "outputs")
     if n not in peak.index or n not in planned.index:

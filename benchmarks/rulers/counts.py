@@ -22,7 +22,7 @@ ELEMENTWISE = frozenset(
     """.split()
 )
 REDUCTIONS = frozenset({"reduce_sum", "reduce_max", "reduce_min", "reduce_prod"})
-# Calls of a library, by the leading term of the textbook algorithm (Golub and Van Loan, Matrix Computations).
+# Calls of a library, by the leading term of the textbook algorithm (Golub and Van Loan, Matrix Computations, 4th ed.).
 FACTORISATIONS = {"lu": 2 / 3, "cholesky": 1 / 3}
 CUMULATIVE = frozenset({"cumsum", "cumprod", "cummax", "cummin"})
 
@@ -141,6 +141,11 @@ def _jaxprs(eqn: Any) -> Iterator[Any]:
                 yield item
 
 
+def svd_flops(m: int, n: int, vectors: bool) -> float:
+    """Of an m x n matrix, m not less than n: the values, or the thin SVD (Golub and Van Loan, figure 8.6.1)."""
+    return 14 * m * n**2 + 8 * n**3 if vectors else 4 * m * n**2 - 4 / 3 * n**3
+
+
 def _times(cost: Counter[str], trips: int) -> Counter[str]:
     return Counter({name: n * trips for name, n in cost.items()})
 
@@ -166,6 +171,9 @@ def _flops(eqn: Any) -> int:
     if name == "triangular_solve":
         n = eqn.invars[0].aval.shape[-1]
         return n * _size(out)  # n^2 for every right-hand side
+    if name == "svd":
+        *batch, m, n = eqn.invars[0].aval.shape
+        return round(prod(batch) * svd_flops(max(m, n), min(m, n), eqn.params["compute_uv"]))
     if not np.issubdtype(out.aval.dtype, np.inexact):
         return 0
     if name in ELEMENTWISE:

@@ -33,8 +33,7 @@ def main() -> None:
     replies = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # whatever else prints must not get between the replies
     _volunteer_for_the_oom_killer()
-    if CORES in os.environ:  # before JAX starts its threads
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(os.environ[CORES])])
+    _keep_to_cores()
     if sys.argv[1:] == ["run"]:  # what a first execution adds once is not a program's
         jax.block_until_ready(jax.jit(lambda a: a @ a)(np.eye(256)))
         # Lowering finds LAPACK's routines for the process; a loaded executable that calls them would crash without.
@@ -290,6 +289,12 @@ def _missing(ruler: str, target: str, error: Exception) -> Reply:
 
 def _note(request: Reply, name: str) -> None:
     Path(request["note"]).write_text(name)
+
+
+def _keep_to_cores() -> None:
+    """Run on as many cores as the target says; before JAX starts a thread for each."""
+    if CORES in os.environ and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(os.environ[CORES])])
 
 
 def _volunteer_for_the_oom_killer() -> None:

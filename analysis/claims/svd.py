@@ -1,0 +1,204 @@
+"""Claims of the study ``svd``: the lecture's gradient, its cost against both forward passes, and where it fails."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from math import exp, inf, isfinite, isnan
+
+import numpy as np
+import pandas as pd
+
+from analysis import theory
+from analysis.verdict import RATIO_BAND, Claim, Verdict, exponent_of, measured, unmeasured
+from analysis.view import View
+from benchmarks.studies.svd import EXACT, METHODS
+
+ROUNDINGS = 10  # times eps sqrt(n), over the relative gap where unequal weights tell the vectors apart
+BY_GAP = ("vectors", "spectral")  # losses whose gradient depends on which vector belongs to which value
+RULES = ["lecture", "jax_values", "jax_thin"]
+SHOWN = (256, 512, 1024)  # orders at which ratios are held against the prediction
+OBLONG = ((256, 64), (64, 256), (1024, 256), (256, 1024))
+
+
+def square(view: View, part: str, loss: str = "nuclear") -> View:
+    """One part of square matrices with singular values evenly spread, over the order."""
+    frame = view.frame[view.frame["rows"] == view.frame["cols"]]
+    alike = replace(view.results, frame=frame, missing=view.missing, again=_square(view.again))
+    return replace(view, results=alike).along("rows", part=part, loss=loss, spectrum="spread")
+
+
+def _square(again: pd.DataFrame) -> pd.DataFrame:
+    return again[again["rows"] == again["cols"]] if len(again) else again
+
+
+def eps(view: View) -> float:
+    """The rounding unit of the view's numbers."""
+    return float(np.finfo(dict(view.origin).get("dtype", "float32")).eps)
+
+
+def gaps(view: View, method: str, loss: str) -> "pd.Series[float]":
+    """Errors by 1 / gap, where the truth is exact: 2 to the power of the halvings."""
+    line = view.along("halvings", part="both", loss=loss, spectrum="pair", rows=EXACT)
+    errors = line.series(method, "check", "gradient error")
+    return pd.Series(errors.to_numpy(), index=2.0**errors.index, dtype=float)
+
+
+def outcome(view: View, method: str, loss: str, spectrum: str) -> float | None:
+    """The error at a matrix with two equal singular values, or two that are 0; None if it was not tried."""
+    line = view.along("halvings", part="both", loss=loss, spectrum=spectrum, rows=EXACT)
+    errors = line.series(method, "check", "gradient error")
+    return float(errors.iloc[0]) if len(errors) else None
+
+
+def gradient(view: View) -> Iterator[Verdict]:
+    claim = "svd-gradient"
+    if not view.attached:
+        return  # a compiler computes no gradient
+    mine = view.frame[(view.frame["quantity"] == "gradient error") & (view.frame["spectrum"] == "spread")]
+    for loss in mine["loss"].unique() if len(mine) else []:
+        for method in METHODS:
+            rows = mine[(mine["method"] == method) & (mine["loss"] == loss)]
+            if len(rows) == 0:
+                continue
+            least = rows[["rows", "cols"]].min(axis=1).astype(float)
+            expected = eps(view) * least**0.5 * (least if loss in BY_GAP else 1.0)
+            shares = rows["value"] / expected
+            worst = rows.loc[shares.idxmax()]
+            words = "eps sqrt(n) / gap" if loss in BY_GAP else "eps sqrt(n)"
+            blank = unmeasured(view, claim, method, "check", f"largest error / ({words}), {loss}", 1.0)
+            why = (
+                f"The worst is {worst['value']:.1e} at {worst['rows']:.0f} x {worst['cols']:.0f}. Up to {ROUNDINGS} "
+                f"are allowed."
+            )
+            yield measured(blank, (0.0, ROUNDINGS), (float(shares.max()),) * 3, len(rows), why)
+
+
+def widened(line: View, method: str, quantity: str, n: int) -> tuple[float, float, float] | None:
+    """A ratio at one order with its interval, widened by the noise floor; None if it was not measured."""
+    rows = line.rows(method, "clock", quantity)
+    if n not in rows.index:
+        return None
+    floor = exp(line.floor(n))
+    value, low, high = (float(rows[column][n]) for column in ("value", "low", "high"))
+    return value, low / floor, high * floor
+
+
+def backward_against_forward(view: View) -> Iterator[Verdict]:
+    claim = "svd-backward-against-forward"
+    if eps(view) < 1e-10:
+        return  # in float64 gaps alone are swept
+    backward, both = square(view, "backward"), square(view, "both")
+    timed = backward.series("lecture", "clock", "time / thin").index
+    orders = [n for n in SHOWN if n in timed] or [SHOWN[0]]
+    for n in orders:
+        yield from _of_flops(view, claim, backward, n)
+        for method, flops in (("lecture", 2), ("jax_values", 4)):
+            for against, forward in theory.SVD_FORWARD.items():
+                predicted = flops / forward
+                blank = unmeasured(
+                    view, claim, method, "clock", f"backward / forward ({against}) at n = {n}", predicted
+                )
+                found = widened(backward, method, f"time / {against}", n)
+                why = "At most what the flops say: a product of matrices runs at a higher rate than an SVD."
+                yield measured(blank, (0.0, predicted * (1 + RATIO_BAND)), found, 1, why) if found else blank
+        blank = unmeasured(view, claim, "lecture", "clock", f"backward / that of jax_values at n = {n}", 0.5)
+        found = widened(backward, "lecture", "time / jax_values", n)
+        yield measured(blank, (0.0, 1.0), found, 1, "Said: the lecture's rule beats JAX's.") if found else blank
+    for n in [n for n in orders if n in both.series("lecture", "clock", "time / values").index]:
+        for method in RULES:
+            blank = unmeasured(
+                view, claim, method, "clock", f"both passes / forward (values) at n = {n}", theory.SVD_STEP
+            )
+            found = widened(both, method, "time / values", n)
+            why = "Said: several times, that is at least 2; predicted by flops: 9."
+            yield measured(blank, (2.0, inf), found, 1, why) if found else blank
+
+
+def _of_flops(view: View, claim: str, backward: View, n: int) -> Iterator[Verdict]:
+    """Exact: the lecture's rule takes half the products of JAX's."""
+    lecture, by_jax = (backward.series(method, "count", "flops") for method in ("lecture", "jax_values"))
+    blank = unmeasured(view, claim, "lecture", "count", f"flops of the backward pass / JAX's at n = {n}", 0.5)
+    if n in lecture.index and n in by_jax.index:
+        share = float(lecture[n] / by_jax[n])
+        why = f"{lecture[n] / n**3:.2f} n^3 against {by_jax[n] / n**3:.2f} n^3."
+        yield measured(blank, (0.45, 0.55), (share,) * 3, 1, why)
+
+
+def degenerate(view: View) -> Iterator[Verdict]:
+    claim = "svd-degenerate"
+    if not view.attached:
+        return
+    precise = eps(view) < 1e-10
+    if precise:
+        for method in ("jax_thin",):
+            blank = unmeasured(view, claim, method, "check", "exponent of the error in 1 / gap, vectors", 1.0)
+            errors = gaps(view, method, "vectors")
+            errors = errors[errors < 0.1]  # beyond, no digit is right and the error cannot grow
+            yield _growth(blank, errors)
+        for method in ("jax_values", "jax_thin", "lecture"):
+            blank = unmeasured(view, claim, method, "check", "largest error at any gap / (eps sqrt(n)), nuclear", 1.0)
+            found = list(gaps(view, method, "nuclear"))
+            equal = outcome(view, method, "nuclear", "equal")
+            found += [equal] if equal is not None else []
+            if found:
+                most = float(np.max(found)) / eps(view) / EXACT**0.5
+                why = "Two equal singular values included: the gradient by the values is safe."
+                yield measured(blank, (0.0, ROUNDINGS), (inf if isnan(most) else most,) * 3, len(found), why)
+            else:
+                yield blank
+    for method, said in (("jax_thin", 1.0), ("safe", 0.0)):
+        blank = unmeasured(
+            view, claim, method, "check", "not finite at two equal singular values, vectors (1: yes)", said
+        )
+        error = outcome(view, method, "vectors", "equal")
+        if error is None:
+            yield blank
+            continue
+        words = "NaN" if isnan(error) else f"finite, up to {error:.1e}" if isfinite(error) else "infinite"
+        why = f"The gradient is {words}. There is none: rounding parts equal values, or does not."
+        yield measured(blank, (said, said), (float(not isfinite(error)),) * 3, 1, why)
+    for method in ("jax_values", "lecture", "safe"):
+        blank = unmeasured(view, claim, method, "check", "distance to the least subgradient at s = 0, nuclear", None)
+        error = outcome(view, method, "nuclear", "deficient")
+        if error is not None:
+            exact = method == "safe"
+            blank = replace(blank, predicted=0.0 if exact else 1.0)
+            why = (
+                "At s = 0 the nuclear norm has a subgradient only; the least one is U V^T over the other values. The "
+                "plain rule returns another, by whatever vectors the SVD found: no entry of it is off by more than 1."
+            )
+            band = (0.0, ROUNDINGS * eps(view) * EXACT**0.5) if exact else (0.0, 1.0)
+            yield measured(blank, band, (inf if isnan(error) else error,) * 3, 1, why)
+
+
+def _growth(blank: Verdict, errors: "pd.Series[float]") -> Verdict:
+    return exponent_of(blank, errors, 0.0, "relative", "1 / gap") if len(errors) else blank
+
+
+CLAIMS = [
+    Claim(
+        "svd-gradient",
+        "svd",
+        "R(W) = tr(Sigma): dL/dW = U (dL/dSigma) V^T.",
+        "equal to the rule with the factors that W was made of, to rounding; square, tall and wide",
+        gradient,
+        ("gaps",),
+    ),
+    Claim(
+        "svd-backward-against-forward",
+        "svd",
+        "The backward pass through the SVD against the forward pass.",
+        "from U and V 2 n^3, an eleventh of a thin SVD; JAX's rule 4 n^3; forward and backward are several times a "
+        "forward pass of the values alone",
+        backward_against_forward,
+        ("ratio", "costs"),
+    ),
+    Claim(
+        "svd-degenerate",
+        "svd",
+        "(Where the rule ends.)",
+        "by U and V the error grows as 1 / gap and ends in NaN at equal singular values; by the values it stays safe; "
+        "at s = 0 there is a subgradient only",
+        degenerate,
+        ("gaps",),
+    ),
+]
