@@ -85,6 +85,40 @@ def test_what_is_said_of_derivatives_is_that_of_the_committed_run():
         assert f"{v.measured:.2f} [{v.low:.2f}, {v.high:.2f}]" in README, quoted
 
 
+SOLVES = ("kept_lu", "jax_solve", "kept_inverse", "factorised_again", "jax_inverse", "jax_lu_factor")
+SVDS = (
+    ("lecture", "backward / forward (thin)"),
+    ("jax_values", "backward / forward (thin)"),
+    ("lecture", "backward / forward (values)"),
+    ("lecture", "both passes / forward (values)"),
+    ("jax_values", "both passes / forward (values)"),
+)
+
+
+def linear_algebra_tables():
+    """The tables of solves and SVDs in Markdown, from the committed run, on all cores."""
+    verdicts = claims.verdicts(frame.read([ROOT / "results" / "reference" / "linear_algebra.json"]))
+    rows = {(v.method, v.quantity): v for v in verdicts if v.target == "cpu" and v.measured is not None}
+
+    def line(method, quantity, orders):
+        found = [rows.get((method, f"{quantity} at n = {n}")) for n in orders]
+        cells = ["" if v is None else f"{v.measured:.2f} [{v.low:.2f}, {v.high:.2f}]" for v in found]
+        return f"| `{method}`{f', {quantity}' if orders[1] == 512 else ''} | " + " | ".join(
+            [*cells, f"{found[0].predicted:.2g}"]
+        )
+
+    solve = ["| backward / forward | n = 256 | n = 1024 | n = 2048 | predicted at 256 |", "|---|--:|--:|--:|--:|"]
+    solve += [line(method, "backward / forward", (256, 1024, 2048)) + " |" for method in SOLVES]
+    svd = ["| SVD, nuclear norm | n = 256 | n = 512 | n = 1024 | predicted |", "|---|--:|--:|--:|--:|"]
+    svd += [line(method, quantity, (256, 512, 1024)) + " |" for method, quantity in SVDS]
+    return "\n".join(solve) + "\n\n" + "\n".join(svd)
+
+
+def test_the_tables_of_solves_and_svds_are_those_of_the_committed_run():
+    for table in linear_algebra_tables().split("\n\n"):
+        assert table in README
+
+
 def test_the_committed_run_gives_the_committed_verdicts():
     reference = ROOT / "results" / "reference"
     verdicts = claims.verdicts(frame.read([reference / "latest.json"]))

@@ -167,7 +167,8 @@ def _constant(view: View, claim: str) -> Verdict:
     visible = 9 * fitted.a * c
     why = (
         f"Forward / backward = {fitted.a:.2f} + n / {c:.1f}: the asymptote is within a tenth from n = {visible:.0f} on "
-        f"(by flops from {9 * 3:d} on). The n^2 passes run at the memory's rate, the n^3 ones at the processor's."
+        f"(by flops from {9 * 3:d} on). The backward program copies the factors into LAPACK's column order before it "
+        "solves with them, and writes n^2 numbers: at the memory's rate, not at that of a factorisation's products."
     )
     return measured(blank, within(predicted, theory.ABOUT), (c, low, high), len(timed), why)
 
