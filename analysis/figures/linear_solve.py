@@ -8,6 +8,7 @@ from analysis.claims.linear_solve import anchors, float32, flops_ratio, part, sc
 from analysis.figures.style import Drawn, Table, filled, legend, log_x, logs, look, panels, styled, with_intervals
 from analysis.view import View
 from benchmarks.passes import PARTS
+from benchmarks.rulers import process
 from benchmarks.studies.linear_solve import AT, METHODS, SINGULAR
 
 SWEPT = ["kept_lu", "jax_solve", "factorised_again", "kept_inverse", "jax_inverse", "jax_lu_factor"]
@@ -177,6 +178,8 @@ def beside_the_plan(line: View, method: str, n: int) -> str:
     low, high = (float(line.rows(method, "process", "peak")[column][n]) for column in ("low", "high"))
     if low <= planned[n] <= high:
         return "0 (within its error)"
+    if abs(peak[n] - planned[n]) < process.RESOLUTION:
+        return "below 1"
     return f"{(peak[n] - planned[n]) / 2**20:+.1f}"
 
 
