@@ -94,9 +94,11 @@ def _linear(powers: Array, y: Array, counts: Array) -> tuple[Array, Array, Array
     u, v, w = 1 / y, powers / y, counts[:, None, :]
     uu, uv, vv = ((w * term).sum(-1) for term in (u * u, u * v, v * v))
     u1, v1, total = ((w * term).sum(-1) for term in (u, v, np.ones_like(y)))
-    determinant = np.maximum(uu * vv - uv * uv, np.finfo(float).tiny)
+    determinant = uu * vv - uv * uv
+    apart = determinant > 1e-13 * uu * vv  # otherwise rounding alone tells the columns apart
+    determinant = np.where(apart, determinant, 1)
     a, b = (vv * u1 - uv * v1) / determinant, (uu * v1 - uv * u1) / determinant
-    inside = (a >= 0) & (b >= 0)
+    inside = apart & (a >= 0) & (b >= 0)
     constant = u1**2 / uu > v1**2 / vv  # at the edge: which of the two alone explains more
     a = np.where(inside, a, np.where(constant, u1 / uu, 0))
     b = np.where(inside, b, np.where(constant, 0, v1 / vv))

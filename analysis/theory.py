@@ -89,3 +89,14 @@ NEGLIGIBLE = 0.1  # a ratio that is said to vanish is below this
 # multiplies by a dense diagonal matrix.
 SVD_FORWARD = {"thin": 22.0, "values": 8 / 3}
 SVD_STEP = (22 + 2) / (8 / 3)  # forward and backward, which needs the vectors, over the values alone
+
+
+def probe_variance(kind: str, trace: float, square: float, diagonal: float, d: int) -> float:
+    """The variance of v^T X v for a symmetric X of order d: ``square`` its squared Frobenius norm, ``diagonal`` the sum
+    of x_ii^2.
+
+    Avron and Toledo, J. ACM 58 (2011), lemmas 1 and 9; on the sphere by E[v_i^2 v_j^2] = d / (d + 2).
+    """
+    if kind == "rademacher":
+        return 2 * (square - diagonal)
+    return 2 * square if kind == "gaussian" else 2 * d / (d + 2) * (square - trace**2 / d)

@@ -6,7 +6,7 @@ A study is one file in ``benchmarks/studies`` that ends in ``STUDY = Study(...)`
 import importlib
 import pkgutil
 import re
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache, wraps
 from typing import Any, TypeVar
@@ -105,6 +105,9 @@ class Missing:
     reason: str
 
 
+Figure = tuple[str, str, float, float | None, float | None, int]  # quantity, unit, value, low, high, repeats
+
+
 @dataclass(frozen=True)
 class Program:
     """What a method at one size amounts to.
@@ -113,7 +116,7 @@ class Program:
     is one: its residuals are what reverse mode stores. ``loops`` gives, for loops whose trip count only the data
     know, the total number of trips by ``named_scope``. ``facts`` are exact figures known beforehand, as
     name -> (value, unit). ``shapes()`` gives the inputs' shapes and dtypes without making them. ``checked`` picks what
-    the reference is held against out of the result.
+    the reference is held against out of the result; ``says`` takes figures from it (the ruler ``estimate``).
     """
 
     run: Callable[..., Any]
@@ -123,6 +126,7 @@ class Program:
     facts: Mapping[str, tuple[float, str]] = field(default_factory=dict)
     shapes: Callable[[], tuple[Any, ...]] | None = None
     checked: Callable[[Any], Any] = lambda result: result
+    says: Callable[[Any], Iterable["Figure"]] | None = None
 
 
 @dataclass(frozen=True)

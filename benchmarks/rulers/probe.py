@@ -82,6 +82,9 @@ def measure(request: Reply) -> Iterator[Reply]:
         yield from _laid("process", target.name, lambda: _peaks(call, request["runs"], target.name, results))
         yield {"sampler": "stop"}
         sys.stdin.readline()
+    if "check" in rulers and program.says is not None:
+        results = results or [call()]
+        yield from _laid("estimate", target.name, lambda: _estimated(program, results[0], target.name))
     if "check" in rulers and study.methods[case.method].differentiates:
         yield from _laid(
             "check",
@@ -230,6 +233,14 @@ def _checked(study: Study, case: Case, result: Any, target: str) -> Number:
     if not (error <= allowed or allowed == inf):  # where any error is allowed, NaN is one
         raise ValueError(f"its result is off by {error:.1e} relative, more than the {allowed:.0e} allowed")
     return Number("check", target, "gradient error", "1", error)
+
+
+def _estimated(program: Program, result: Any, target: str) -> list[Number]:
+    assert program.says is not None
+    return [
+        Number("estimate", target, quantity, unit, float(value), low, high, repeats)
+        for quantity, unit, value, low, high, repeats in program.says(np.asarray(result))
+    ]
 
 
 def _peaks(call: Callable[[], Any], runs: int, target: str, results: list[Any]) -> list[Number]:
