@@ -333,6 +333,6 @@ STUDY = Study(
     baselines=("fwd_rev", "gradient"),
     against=lambda case: {"exact": case.with_method("exact")} if case.word("question") == "costs" else {},
     together=("question", "network", "kind", "probes", "draws"),
-    in_turn=("question", "network", "probes", "draws"),
+    in_turn=("question", "network"),
     compared={"probes": (32,)},
 )
