@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from analysis.view import View
+from benchmarks.rulers import process
 
 
 def saved_nothing(view: View, margin: float = 0.05) -> list[tuple[str, int, float, str, float]]:
@@ -75,3 +76,17 @@ def _why_apart(planned: float, peak: float, highest: float, sampled: float) -> s
     if highest - peak > RULERS_AGREE * planned:
         found.append(f"the first call takes {(highest - peak) / 2**20:.1f} MiB more, allocated once")
     return "; ".join(found)
+
+
+def beside_the_plan(line: View, method: str, n: int) -> str:
+    """What the process held at its peak beside plan and result, in MiB, as LAPACK's scratch; empty if not measured."""
+    peak = line.series(method, "process", "peak")
+    planned = line.series(method, "compiler", "temp") + line.series(method, "compiler", "outputs")
+    if n not in peak.index or n not in planned.index:
+        return ""
+    low, high = (float(line.rows(method, "process", "peak")[column][n]) for column in ("low", "high"))
+    if low <= planned[n] <= high:
+        return "0 (within its error)"
+    if abs(peak[n] - planned[n]) < process.RESOLUTION:
+        return "below 1"
+    return f"{(peak[n] - planned[n]) / 2**20:+.1f}"

@@ -6,6 +6,7 @@ from functools import cached_property
 from math import inf, log
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from analysis.frame import Results, parameters
@@ -62,6 +63,16 @@ class View:
 
     def along(self, sweep: str, **fixed: Any) -> "View":
         """The slice in which one parameter varies and these others are fixed."""
+        asked = sweep, *sorted(fixed.items())
+        if asked not in self._slices:
+            self._slices[asked] = self._slice(sweep, fixed)
+        return self._slices[asked]
+
+    @cached_property
+    def _slices(self) -> dict[Any, "View"]:
+        return {}  # they are asked for again and again, and so is what is in them
+
+    def _slice(self, sweep: str, fixed: Mapping[str, Any]) -> "View":
         narrowed = replace(self.results, frame=self.frame, missing=self.missing, again=self.again)
         return replace(self, results=narrowed, sweep=sweep, workload=(*self.workload, *fixed.items()))
 
@@ -71,6 +82,16 @@ class View:
 
     def rows(self, method: str, ruler: str, quantity: str) -> pd.DataFrame:
         """A quantity by size, one row a size (the last source wins)."""
+        asked = method, ruler, quantity
+        if asked not in self._rows:
+            self._rows[asked] = self._by_size(*asked)
+        return self._rows[asked]
+
+    @cached_property
+    def _rows(self) -> dict[tuple[str, str, str], pd.DataFrame]:
+        return {}
+
+    def _by_size(self, method: str, ruler: str, quantity: str) -> pd.DataFrame:
         chosen = self.frame.iloc[self._quantities.get((method, ruler, quantity), [])]
         rows = chosen.dropna(subset=[self.sweep]).drop_duplicates(self.sweep, keep="last").sort_values(self.sweep)
         return rows.set_index(rows[self.sweep].astype(int))  # beside studies without this parameter it is of floats
@@ -91,6 +112,11 @@ class View:
     def attached(self) -> bool:
         """Did programs run on this target, or was it a compiler alone?"""
         return TARGETS[self.target].attached if self.target in TARGETS else True
+
+    @property
+    def eps(self) -> float:
+        """The rounding unit of the view's numbers."""
+        return float(np.finfo(dict(self.origin).get("dtype", "float32")).eps)
 
     @property
     def peak_ruler(self) -> str:

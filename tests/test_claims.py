@@ -15,7 +15,11 @@ def committed(name):
     return frame.read([ROOT / "results" / "reference" / f"{name}.json"])
 
 
-RUNS = {"linear_solve": "linear_algebra", "svd": "linear_algebra"}  # the others' is that of the derivatives
+RUNS = {
+    "linear_solve": "linear_algebra",
+    "svd": "linear_algebra",
+    "trace": "trace",
+}  # the others' is that of the derivatives
 SPOILED = [  # of what no theory allows: study, method, quantity, by how much, the claim that must fail
     ("modes", "jacfwd_loop", "flops", lambda row: row["inputs"] ** 0.5, "forward-cost-per-input"),
     ("modes", "jacrev_loop", "flops", lambda row: row["outputs"] ** 0.5, "reverse-cost-per-output"),
@@ -40,6 +44,13 @@ SPOILED = [  # of what no theory allows: study, method, quantity, by how much, t
     ("svd", "jax_values", "time / values", lambda row: 0.1, "svd-backward-against-forward"),
     ("svd", "jax_thin", "gradient error", lambda row: 2.0 ** row["halvings"], "svd-degenerate"),
     ("svd", "safe", "gradient error", lambda row: np.nan, "svd-degenerate"),
+    ("trace", "estimates", "mean", lambda row: 1.05, "hutchinson-unbiased"),
+    ("trace", "estimates", "coverage at 64", lambda row: 0.9, "hutchinson-unbiased"),
+    ("trace", "estimates", "error of 512", lambda row: 30.0, "hutchinson-error-rate"),
+    ("trace", "estimates", "variance", lambda row: 1.5, "hutchinson-variance"),
+    ("trace", "estimates", "run 0 after 1024", lambda row: 1.3, "hutchinson-runs"),
+    ("trace", "fwd_rev_sequential", "temp", lambda row: row["probes"], "hutchinson-cost"),
+    ("trace", "hutchpp", "error", lambda row: 1000.0, "hutchinson-cost"),
 ]
 
 

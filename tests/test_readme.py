@@ -85,6 +85,25 @@ def test_what_is_said_of_derivatives_is_that_of_the_committed_run():
         assert f"{v.measured:.2f} [{v.low:.2f}, {v.high:.2f}]" in README, quoted
 
 
+TRACES = [
+    ("estimates", "exponent of the error in V, rademacher"),
+    ("estimates", "variance / theory, rademacher"),
+    ("estimates", "variance / theory, gaussian"),
+    ("estimates", "variance / theory, sphere"),
+    ("hutchpp", "error / Hutchinson's at 96 products"),
+    ("xtrace", "error / Hutchinson's at 96 products"),
+    ("fwd_rev_chunked", "time of V = d = 388 probes / d exact products"),
+]
+
+
+def test_what_is_said_of_traces_is_that_of_the_committed_run():
+    verdicts = claims.verdicts(frame.read([ROOT / "results" / "reference" / "trace.json"]))
+    rows = {(v.method, v.quantity): v for v in verdicts if v.target == "cpu"}
+    for quoted in TRACES:
+        v = rows[quoted]
+        assert f"{v.measured:.2f} [{v.low:.2f}, {v.high:.2f}]" in README, quoted
+
+
 SOLVES = ("kept_lu", "jax_solve", "kept_inverse", "factorised_again", "jax_inverse", "jax_lu_factor")
 SVDS = (
     ("lecture", "backward / forward (thin)"),

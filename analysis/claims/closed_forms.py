@@ -4,27 +4,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from math import exp
 
-import numpy as np
-
-from analysis import theory
+from analysis.rounding import scaled_errors
 from analysis.verdict import RATIO_BAND, Claim, Verdict, measured, unmeasured, within
 from analysis.view import View
 
 GRADIENTS = ["closed_form", "ad_solve", "ad_solve_einsum", "ad_inverse", "ad_inverse_einsum"]
 ROUNDINGS = 10  # times cond(X) eps sqrt(n)
-MEANINGLESS = 0.01  # beyond this share of its size an expected error says that no digit can be
-
-
-def scaled_errors(view: View, method: str) -> list[tuple[int, int, float, float]]:
-    """(n, decades, error, error over what rounding explains) of each case in which digits can be expected."""
-    eps = float(np.finfo(dict(view.origin).get("dtype", "float32")).eps)
-    mine = view.frame[(view.frame["method"] == method) & (view.frame["quantity"] == "gradient error")]
-    rows = []
-    for n, decades, error in zip(mine["n"], mine["decades"], mine["value"], strict=True):
-        expected = theory.rounding_error(int(n), int(decades), eps)
-        if expected < MEANINGLESS:
-            rows.append((int(n), int(decades), float(error), float(error) / expected))
-    return rows
 
 
 def trace_inverse_gradient(view: View) -> Iterator[Verdict]:

@@ -4,8 +4,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from math import exp, inf, isnan
 
-import numpy as np
-
 from analysis import theory
 from analysis.verdict import Claim, Verdict, exponent_of, measured, unmeasured
 from analysis.view import View
@@ -74,13 +72,12 @@ def cubed_norm(view: View) -> Iterator[Verdict]:
     claim = "cubed-norm-hessian"
     if not view.attached:
         return  # a compiler computes no Hessian
-    eps = float(np.finfo(dict(view.origin).get("dtype", "float32")).eps)
     cubed, origin = view.along("inputs", family="cubed"), view.along("inputs", family="origin")
     for method in [*COMPOSITIONS, *PRODUCTS, "closed_form", "fwd_rev_safe"]:
         blank = unmeasured(view, claim, method, "check", "largest error / eps over d", 0.0)
         errors = cubed.series(method, "check", "gradient error")
         if len(errors):
-            most = float(errors.max() / eps)
+            most = float(errors.max() / view.eps)
             why = f"Against the closed form in float64; at most {ROUNDINGS} eps of the largest entry are allowed."
             blank = measured(blank, (0.0, ROUNDINGS), (most, most, most), len(errors), why)
         yield blank

@@ -4,16 +4,15 @@ from collections.abc import Iterator
 from dataclasses import replace
 from math import exp, inf, isfinite, isnan
 
-import numpy as np
 import pandas as pd
 
 from analysis import fit, theory
+from analysis.rounding import scaled_errors
 from analysis.verdict import Claim, Verdict, falling_exponent_of, measured, unmeasured, within
 from analysis.view import View
 from benchmarks.studies.linear_solve import ANCHORS, METHODS, SINGULAR
 
 ROUNDINGS = 10  # times cond(A) eps sqrt(n)
-MEANINGLESS = 0.01  # beyond this share of its size an expected error says that no digit can be
 KEEPING = ["kept_lu", "jax_solve"]
 BAND = {  # of backward / forward, fixed before the run
     "factorised_again": within(1.0, theory.ABOUT),
@@ -39,18 +38,6 @@ def flops_ratio(view: View, method: str) -> "pd.Series[float]":
     """Counted flops of the backward over those of the forward pass, by order."""
     backward, forward = (part(view, name).series(method, "count", "flops") for name in ("backward", "forward"))
     return (backward / forward).dropna()
-
-
-def scaled_errors(view: View, method: str) -> list[tuple[int, int, float, float]]:
-    """(n, decades, error, error over what rounding explains) of each case in which digits can be expected."""
-    eps = float(np.finfo(dict(view.origin).get("dtype", "float32")).eps)
-    mine = view.frame[(view.frame["method"] == method) & (view.frame["quantity"] == "gradient error")]
-    rows = []
-    for n, decades, error in zip(mine["n"], mine["decades"], mine["value"], strict=True):
-        expected = theory.rounding_error(int(n), int(decades), eps) if decades < SINGULAR else inf
-        if expected < MEANINGLESS:
-            rows.append((int(n), int(decades), float(error), float(error) / expected))
-    return rows
 
 
 def gradients(view: View) -> Iterator[Verdict]:

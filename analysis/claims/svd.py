@@ -30,11 +30,6 @@ def _square(again: pd.DataFrame) -> pd.DataFrame:
     return again[again["rows"] == again["cols"]] if len(again) else again
 
 
-def eps(view: View) -> float:
-    """The rounding unit of the view's numbers."""
-    return float(np.finfo(dict(view.origin).get("dtype", "float32")).eps)
-
-
 def gaps(view: View, method: str, loss: str) -> "pd.Series[float]":
     """Errors by 1 / gap, where the truth is exact: 2 to the power of the halvings."""
     line = view.along("halvings", part="both", loss=loss, spectrum="pair", rows=EXACT)
@@ -60,7 +55,7 @@ def gradient(view: View) -> Iterator[Verdict]:
             if len(rows) == 0:
                 continue
             least = rows[["rows", "cols"]].min(axis=1).astype(float)
-            expected = eps(view) * least**0.5 * (least if loss in BY_GAP else 1.0)
+            expected = view.eps * least**0.5 * (least if loss in BY_GAP else 1.0)
             shares = rows["value"] / expected
             worst = rows.loc[shares.idxmax()]
             words = "eps sqrt(n) / gap" if loss in BY_GAP else "eps sqrt(n)"
@@ -84,7 +79,7 @@ def widened(line: View, method: str, quantity: str, n: int) -> tuple[float, floa
 
 def backward_against_forward(view: View) -> Iterator[Verdict]:
     claim = "svd-backward-against-forward"
-    if eps(view) < 1e-10:
+    if view.eps < 1e-10:
         return  # in float64 gaps alone are swept
     backward, both = square(view, "backward"), square(view, "both")
     timed = backward.series("lecture", "clock", "time / thin").index
@@ -127,7 +122,7 @@ def degenerate(view: View) -> Iterator[Verdict]:
     claim = "svd-degenerate"
     if not view.attached:
         return
-    precise = eps(view) < 1e-10
+    precise = view.eps < 1e-10
     if precise:
         for method in ("jax_thin",):
             blank = unmeasured(view, claim, method, "check", "exponent of the error in 1 / gap, vectors", 1.0)
@@ -140,7 +135,7 @@ def degenerate(view: View) -> Iterator[Verdict]:
             equal = outcome(view, method, "nuclear", "equal")
             found += [equal] if equal is not None else []
             if found:
-                most = float(np.max(found)) / eps(view) / EXACT**0.5
+                most = float(np.max(found)) / view.eps / EXACT**0.5
                 why = "Two equal singular values included: the gradient by the values is safe."
                 yield measured(blank, (0.0, ROUNDINGS), (inf if isnan(most) else most,) * 3, len(found), why)
             else:
@@ -166,7 +161,7 @@ def degenerate(view: View) -> Iterator[Verdict]:
                 "At s = 0 the nuclear norm has a subgradient only; the least one is U V^T over the other values. The "
                 "plain rule returns another, by whatever vectors the SVD found: no entry of it is off by more than 1."
             )
-            band = (0.0, ROUNDINGS * eps(view) * EXACT**0.5) if exact else (0.0, 1.0)
+            band = (0.0, ROUNDINGS * view.eps * EXACT**0.5) if exact else (0.0, 1.0)
             yield measured(blank, band, (inf if isnan(error) else error,) * 3, 1, why)
 
 

@@ -3,8 +3,9 @@
 import numpy as np
 
 from analysis import theory
-from analysis.claims.closed_forms import GRADIENTS, scaled_errors
+from analysis.claims.closed_forms import GRADIENTS
 from analysis.figures.style import Drawn, Table, legend, log_x, logs, look, panels, styled, with_intervals
+from analysis.rounding import scaled_errors
 from analysis.view import View
 from benchmarks.studies.closed_forms import AT
 
@@ -33,7 +34,7 @@ def error(view: View) -> Drawn:
             ends = [*ends, *map(int, errors.index)]
     if ends:
         decades = np.array([min(ends), max(ends)])
-        expected = [theory.rounding_error(AT, int(k), float(np.finfo(dtype).eps)) for k in decades]
+        expected = [theory.rounding_error(AT, int(k), view.eps) for k in decades]
         ax.plot(10.0**decades, expected, ls=(0, (4, 3)), color="black", label="predicted: cond eps sqrt(n)")
     logs(ax, "cond(X)", "relative error of the gradient", f"{dtype}, n = {AT}")
     legend(ax)

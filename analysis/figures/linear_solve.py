@@ -1,14 +1,14 @@
 """The figures and tables of the study ``linear_solve``."""
 
 import numpy as np
-import pandas as pd
 
 from analysis import theory
-from analysis.claims.linear_solve import anchors, float32, flops_ratio, part, scaled_errors, singular_outcome
-from analysis.figures.style import Drawn, Table, filled, legend, log_x, logs, look, panels, styled, with_intervals
+from analysis.claims.linear_solve import anchors, float32, flops_ratio, part, singular_outcome
+from analysis.figures.style import Drawn, Table, cell, filled, legend, log_x, logs, look, panels, styled, with_intervals
+from analysis.memory import beside_the_plan
+from analysis.rounding import scaled_errors
 from analysis.view import View
 from benchmarks.passes import PARTS
-from benchmarks.rulers import process
 from benchmarks.studies.linear_solve import AT, METHODS, SINGULAR
 
 SWEPT = ["kept_lu", "jax_solve", "factorised_again", "kept_inverse", "jax_inverse", "jax_lu_factor"]
@@ -88,7 +88,7 @@ def error(view: View) -> Drawn:
         if len(errors):
             ax.plot(10.0**errors.index, errors, label=method, **look(i))
     ends = np.array([min(decades), max(decades)])
-    expected = [theory.rounding_error(AT, int(k), float(np.finfo(dtype).eps)) for k in ends]
+    expected = [theory.rounding_error(AT, int(k), view.eps) for k in ends]
     ax.plot(10.0**ends, expected, ls=(0, (4, 3)), color="black", label="predicted: cond eps sqrt(n)")
     logs(ax, "cond(A)", "relative error of the gradients", f"{dtype}, n = {AT}")
     ax.set_ylim(top=min(ax.get_ylim()[1], 100.0))
@@ -164,23 +164,6 @@ def _passes(view: View, title: str, n: int, rhs: int, batch: int) -> Table:
             "Factorisations and triangular solves are calls of cuSOLVER and cuBLAS: their workspace is unknown here."
         )
     return Table(title, note, head, rows)
-
-
-def cell(values: "pd.Series[float]", n: int, form: str) -> str:
-    return form.format(float(values[n])) if n in values.index else ""
-
-
-def beside_the_plan(line: View, method: str, n: int) -> str:
-    peak = line.series(method, "process", "peak")
-    planned = line.series(method, "compiler", "temp") + line.series(method, "compiler", "outputs")
-    if n not in peak.index or n not in planned.index:
-        return ""
-    low, high = (float(line.rows(method, "process", "peak")[column][n]) for column in ("low", "high"))
-    if low <= planned[n] <= high:
-        return "0 (within its error)"
-    if abs(peak[n] - planned[n]) < process.RESOLUTION:
-        return "below 1"
-    return f"{(peak[n] - planned[n]) / 2**20:+.1f}"
 
 
 def _errors(view: View) -> Table:

@@ -72,6 +72,11 @@ def filled(table: Table) -> Table:
     return replace(table, head=[table.head[i] for i in kept], rows=rows)
 
 
+def cell(values: "pd.Series[float]", n: int, form: str) -> str:
+    """One value of a series in a table's words; empty where there is none."""
+    return form.format(float(values[n])) if n in values.index else ""
+
+
 def look(i: int) -> dict[str, Any]:
     """Colour and marker of the i-th series."""
     return {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}

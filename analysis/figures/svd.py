@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from analysis.claims.svd import OBLONG, RULES, SHOWN, eps, gaps, outcome, square
-from analysis.figures.linear_solve import beside_the_plan, cell
-from analysis.figures.style import Drawn, Table, filled, legend, log_x, logs, look, panels, styled, with_intervals
+from analysis.claims.svd import OBLONG, RULES, SHOWN, gaps, outcome, square
+from analysis.figures.style import Drawn, Table, cell, filled, legend, log_x, logs, look, panels, styled, with_intervals
+from analysis.memory import beside_the_plan
 from analysis.view import View
 from benchmarks.studies.svd import EXACT, LOSSES_AT, METHODS
 
@@ -83,7 +83,7 @@ def degenerate(view: View) -> Drawn:
         if len(errors):
             ax.plot(errors.index, errors, label=f"{method}, {loss}", **look(i))
     gap = np.array([2.0, 2.0**48])
-    ax.plot(gap, np.minimum(eps(view) * gap, 1), ls=(0, (4, 3)), color="black", label="predicted: eps / gap")
+    ax.plot(gap, np.minimum(view.eps * gap, 1), ls=(0, (4, 3)), color="black", label="predicted: eps / gap")
     logs(ax, "1 / gap between two singular values", "relative error of the gradient", dict(view.origin)["dtype"])
     ax.xaxis.set_major_formatter("{x:.0e}")
     legend(ax)
@@ -99,7 +99,7 @@ def degenerate(view: View) -> Drawn:
 def tables(view: View) -> list[Table]:
     """Both passes at some orders and shapes, the other losses, and what becomes of degenerate matrices."""
     found = []
-    single = eps(view) > 1e-10
+    single = view.eps > 1e-10
     if single:
         orders = [n for n in SHOWN if n in square(view, "forward").series("thin", "compiler", view.plan).index]
         found += [_passes(view, n, n, "nuclear") for n in orders]
