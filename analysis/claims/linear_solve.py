@@ -10,7 +10,8 @@ from analysis import fit, theory
 from analysis.rounding import scaled_errors
 from analysis.verdict import Claim, Verdict, falling_exponent_of, measured, unmeasured, within
 from analysis.view import View
-from benchmarks.studies.linear_solve import ANCHORS, METHODS, SINGULAR
+from benchmarks.cases import Case, Params
+from benchmarks.studies.linear_solve import ANCHORS, METHODS, SINGULAR, STUDY
 
 ROUNDINGS = 10  # times cond(A) eps sqrt(n)
 KEEPING = ["kept_lu", "jax_solve"]
@@ -98,12 +99,22 @@ def anchors(view: View) -> list[int]:
     return [n for n in ANCHORS if n in measured_at]
 
 
+def orders(view: View, method: str) -> list[int]:
+    """The orders of ``anchors`` at which a method is asked for."""
+
+    def case(n: int) -> Case:
+        size: Params = {"part": "backward", "n": n, "rhs": 1, "batch": 1, "decades": 1}
+        return Case(STUDY.name, method, tuple(size.items()))
+
+    return [n for n in anchors(view) or ANCHORS[:1] if STUDY.affords(case(n))]
+
+
 def backward_costs_forward(view: View) -> Iterator[Verdict]:
     claim = "solve-backward-costs-forward"
     if not float32(view):
         return
     for method, band in BAND.items():
-        for n in anchors(view) or ANCHORS[:1]:
+        for n in orders(view, method):
             predicted = theory.SOLVE_RATIOS.get(method)
             if predicted is None:
                 counted = flops_ratio(view, method)
@@ -133,10 +144,10 @@ def reuse_is_cheaper(view: View) -> Iterator[Verdict]:
         yield falling_exponent_of(blank, timed, "forward / backward") if len(timed) else blank
     yield _constant(view, claim)
     for method in [*KEEPING, "kept_cholesky"]:
-        for n in anchors(view) or ANCHORS[:1]:
+        for n in orders(view, method):
             predicted = theory.kept_factors_ratio(n) * (2 if method == "kept_cholesky" else 1)
             yield ratio_at(view, claim, method, n, predicted, within(predicted, theory.ABOUT))
-    for n in anchors(view) or ANCHORS[:1]:
+    for n in orders(view, "kept_lu"):
         yield _cheaper(view, claim, n)
 
 

@@ -23,7 +23,8 @@ from benchmarks.cases import Case, Method, Params, Program, Study, once_a_size
 from benchmarks.passes import by_jax, by_rule
 
 AT = 64  # the order at which the condition is swept
-ANCHORS = (256, 1024, 2048)  # orders at which every method and every part is asked for
+ANCHORS = (256, 1024, 2048)  # orders at which every part is asked for
+BESIDE_AT = (256, 2048)  # orders at which methods stand beside the main ones
 RIGHT_HAND_SIDES, BATCH = 64, 64
 FLOAT32_DECADES = 4  # the one condition, besides 10, at which errors are taken in float32 too
 SINGULAR = 400  # decades: 10^-400 is 0 in float64; the matrix has a column of zeros
@@ -150,8 +151,8 @@ def _single(case: Case) -> bool:
 
 
 def _beside(case: Case) -> bool:
-    """Methods that stand beside the main ones, at the anchors alone."""
-    return _asked(case) and _one(case) and case["n"] in ANCHORS
+    """Methods that stand beside the main ones."""
+    return _asked(case) and _one(case) and case["n"] in BESIDE_AT
 
 
 METHODS = {
