@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from math import inf, log
+from math import exp, inf, log
 from typing import Any
 
 import numpy as np
@@ -116,7 +116,11 @@ class View:
     @property
     def eps(self) -> float:
         """The rounding unit of the view's numbers."""
-        return float(np.finfo(dict(self.origin).get("dtype", "float32")).eps)
+        return float(np.finfo(self.dtype).eps)
+
+    @property
+    def dtype(self) -> str:
+        return dict(self.origin).get("dtype", "float32")
 
     @property
     def peak_ruler(self) -> str:
@@ -160,6 +164,15 @@ class View:
         """
         _, low, high, _ = self.noise_at(depth)
         return max(abs(log(low)), abs(log(high))) if low > 0 and high < inf else inf
+
+    def widened(self, method: str, quantity: str, n: int) -> tuple[float, float, float] | None:
+        """A ratio of times at one size with its interval, widened by the noise floor; None if it was not measured."""
+        rows = self.rows(method, "clock", quantity)
+        if n not in rows.index:
+            return None
+        floor = exp(self.floor(n))
+        value, low, high = (float(rows[column][n]) for column in ("value", "low", "high"))
+        return value, low / floor, high * floor
 
 
 def _against_itself(again: pd.DataFrame) -> tuple[float, float, float, int]:

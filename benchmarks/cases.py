@@ -126,7 +126,7 @@ class Program:
     facts: Mapping[str, tuple[float, str]] = field(default_factory=dict)
     shapes: Callable[[], tuple[Any, ...]] | None = None
     checked: Callable[[Any], Any] = lambda result: result
-    says: Callable[[Any], Iterable["Figure"]] | None = None
+    says: Callable[[Any], Iterable[Figure]] | None = None
 
 
 @dataclass(frozen=True)

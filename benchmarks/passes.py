@@ -95,9 +95,7 @@ def program(make: Make, part: str, inputs: Sequence[np.ndarray], cotangent: np.n
         return jax.jit(rule.forward)(*inputs)[1]
 
     handed_over = jax.ShapeDtypeStruct(cotangent.shape, cotangent.dtype)
-    return Program(
-        rule.backward, lambda: (residuals(), cotangent), facts=facts, shapes=lambda: (kept, handed_over)
-    )  # fmt: skip
+    return Program(rule.backward, lambda: (residuals(), cotangent), facts=facts, shapes=lambda: (kept, handed_over))
 
 
 def against_forward(case: Case) -> dict[str, Case]:

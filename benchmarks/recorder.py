@@ -145,7 +145,7 @@ def record_group(
     """Measure cases that share a process on the clock on an attached target, by every ruler, into the journal.
 
     ``ask`` is of ``measuring(target)``; groups may share it, but each goes on the clock in a process of its own. The
-    study's baselines are measured with them whether they are among ``cases`` or not.
+    cases that they are compared with are measured as well, whether they are among ``cases`` or not.
     """
     study = studies()[cases[0].study]
     missing = [case for case in cases if not _settled(journal.get(case, target))]

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from math import exp, inf, isnan
+from math import inf, isnan
 
 from analysis import theory
 from analysis.verdict import Claim, Verdict, exponent_of, measured, unmeasured
@@ -61,11 +61,11 @@ def _dearer(line: View, claim: str, method: str, family: str) -> Verdict:
     if len(rows) == 0:
         return blank
     d = int(rows.index[-1])
-    floor = exp(line.floor(d))
-    value, low, high = (float(rows[column].iloc[-1]) for column in ("value", "low", "high"))
+    found = line.widened(method, "time / fwd_rev", d)
+    assert found is not None
     blank = replace(blank, quantity=f"time / fwd_rev at d = {d}, {family} (at least)")
     why = "Forward over reverse is said to be the cheapest: no other takes less than its time."
-    return measured(blank, (1.0, inf), (value, low / floor, high * floor), 1, why)
+    return measured(blank, (1.0, inf), found, 1, why)
 
 
 def cubed_norm(view: View) -> Iterator[Verdict]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from math import exp, inf, isfinite, isnan
+from math import inf, isfinite, isnan
 
 import pandas as pd
 
@@ -55,7 +55,7 @@ def gradients(view: View) -> Iterator[Verdict]:
                 f"{max(row[2] for row in rows):.1e}. Up to {ROUNDINGS} are allowed."
             )
             yield measured(blank, (0.0, ROUNDINGS), (share,) * 3, len(rows), why)
-        elif dict(view.origin).get("dtype", "float32") == "float32":
+        elif view.dtype == "float32":
             yield blank
     for method in METHODS:
         found = singular_outcome(view, method)
@@ -81,16 +81,13 @@ def singular_outcome(view: View, method: str) -> str | None:
 def ratio_at(view: View, claim: str, method: str, n: int, predicted: float, band: tuple[float, float]) -> Verdict:
     """Backward over forward in time at one order, widened by the noise floor."""
     blank = unmeasured(view, claim, method, "clock", f"backward / forward at n = {n}", predicted)
-    line = part(view, "backward")
-    rows = line.rows(method, "clock", "time / forward")
-    if n not in rows.index:
+    found = part(view, "backward").widened(method, "time / forward", n)
+    if found is None:
         return blank
-    value, low, high = (float(rows[column][n]) for column in ("value", "low", "high"))
-    floor = exp(line.floor(n))
     flops = flops_ratio(view, method)
     why = f"Counted flops: {flops[n]:.3g}." if n in flops.index else ""
     why += f" Said: {SAID[method]}." if method in SAID else ""
-    return measured(blank, band, (value, low / floor, high * floor), 1, why.strip())
+    return measured(blank, band, found, 1, why.strip())
 
 
 def anchors(view: View) -> list[int]:
@@ -111,8 +108,8 @@ def orders(view: View, method: str) -> list[int]:
 
 def backward_costs_forward(view: View) -> Iterator[Verdict]:
     claim = "solve-backward-costs-forward"
-    if not float32(view):
-        return
+    if view.dtype == "float64":
+        return  # there conditions alone are swept
     for method, band in BAND.items():
         for n in orders(view, method):
             predicted = theory.SOLVE_RATIOS.get(method)
@@ -126,15 +123,10 @@ def backward_costs_forward(view: View) -> Iterator[Verdict]:
             )
 
 
-def float32(view: View) -> bool:
-    """In float64 conditions alone are swept."""
-    return dict(view.origin).get("dtype", "float32") == "float32"
-
-
 def reuse_is_cheaper(view: View) -> Iterator[Verdict]:
     claim = "solve-reuse-is-cheaper"
-    if not float32(view):
-        return
+    if view.dtype == "float64":
+        return  # there conditions alone are swept
     for method in KEEPING:
         blank = unmeasured(view, claim, method, "count", "exponent of backward / forward in n, flops", -1.0)
         flops = flops_ratio(view, method)
@@ -159,9 +151,7 @@ def _constant(view: View, claim: str) -> Verdict:
     if len(timed) < fit.LEAST_SIZES:
         return blank
     fitted = fit.slope(list(timed.index), list(1 / timed))
-    if fitted.b == 0:
-        return replace(blank, verdict="refuted", points=len(timed), why="Forward / backward does not grow with n.")
-    c, low, high = 1 / fitted.b, 1 / fitted.high, 1 / fitted.low if fitted.low > 0 else inf
+    c, low, high = (1 / slope if slope > 0 else inf for slope in (fitted.b, fitted.high, fitted.low))
     visible = 9 * fitted.a * c
     why = (
         f"Forward / backward = {fitted.a:.2f} + n / {c:.1f}: the asymptote is within a tenth from n = {visible:.0f} on "
@@ -174,14 +164,12 @@ def _constant(view: View, claim: str) -> Verdict:
 def _cheaper(view: View, claim: str, n: int) -> Verdict:
     line = part(view, "backward")
     blank = unmeasured(view, claim, "kept_lu", "clock", f"backward / that of factorised_again at n = {n}")
-    rows = line.rows("kept_lu", "clock", "time / factorised_again")
-    if n not in rows.index:
+    found = line.widened("kept_lu", "time / factorised_again", n)
+    if found is None:
         return blank
     flops = line.series("kept_lu", "count", "flops")[n] / line.series("factorised_again", "count", "flops")[n]
-    value, low, high = (float(rows[column][n]) for column in ("value", "low", "high"))
-    floor = exp(line.floor(n))
     why = f"Said: cheaper, that is less than 1; predicted by flops: {flops:.3g}."
-    return measured(replace(blank, predicted=float(flops)), (0.0, 1.0), (value, low / floor, high * floor), 1, why)
+    return measured(replace(blank, predicted=float(flops)), (0.0, 1.0), found, 1, why)
 
 
 CLAIMS = [

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from math import exp, inf, isfinite, isnan
+from math import inf, isfinite, isnan
 
 import numpy as np
 import pandas as pd
@@ -67,19 +67,9 @@ def gradient(view: View) -> Iterator[Verdict]:
             yield measured(blank, (0.0, ROUNDINGS), (float(shares.max()),) * 3, len(rows), why)
 
 
-def widened(line: View, method: str, quantity: str, n: int) -> tuple[float, float, float] | None:
-    """A ratio at one order with its interval, widened by the noise floor; None if it was not measured."""
-    rows = line.rows(method, "clock", quantity)
-    if n not in rows.index:
-        return None
-    floor = exp(line.floor(n))
-    value, low, high = (float(rows[column][n]) for column in ("value", "low", "high"))
-    return value, low / floor, high * floor
-
-
 def backward_against_forward(view: View) -> Iterator[Verdict]:
     claim = "svd-backward-against-forward"
-    if view.eps < 1e-10:
+    if view.dtype == "float64":
         return  # in float64 gaps alone are swept
     backward, both = square(view, "backward"), square(view, "both")
     timed = backward.series("lecture", "clock", "time / thin").index
@@ -92,18 +82,19 @@ def backward_against_forward(view: View) -> Iterator[Verdict]:
                 blank = unmeasured(
                     view, claim, method, "clock", f"backward / forward ({against}) at n = {n}", predicted
                 )
-                found = widened(backward, method, f"time / {against}", n)
+                found = backward.widened(method, f"time / {against}", n)
                 why = "At most what the flops say: a product of matrices runs at a higher rate than an SVD."
                 yield measured(blank, (0.0, predicted * (1 + RATIO_BAND)), found, 1, why) if found else blank
         blank = unmeasured(view, claim, "lecture", "clock", f"backward / that of jax_values at n = {n}", 0.5)
-        found = widened(backward, "lecture", "time / jax_values", n)
+        found = backward.widened("lecture", "time / jax_values", n)
         yield measured(blank, (0.0, 1.0), found, 1, "Said: the lecture's rule beats JAX's.") if found else blank
-    for n in [n for n in orders if n in both.series("lecture", "clock", "time / values").index]:
+    stepped = both.series("lecture", "clock", "time / values").index
+    for n in [n for n in orders if n in stepped] or orders[:1]:
         for method in RULES:
             blank = unmeasured(
                 view, claim, method, "clock", f"both passes / forward (values) at n = {n}", theory.SVD_STEP
             )
-            found = widened(both, method, "time / values", n)
+            found = both.widened(method, "time / values", n)
             why = "Said: several times, that is at least 2; predicted by flops: 9."
             yield measured(blank, (2.0, inf), found, 1, why) if found else blank
 
@@ -116,19 +107,19 @@ def _of_flops(view: View, claim: str, backward: View, n: int) -> Iterator[Verdic
         share = float(lecture[n] / by_jax[n])
         why = f"{lecture[n] / n**3:.2f} n^3 against {by_jax[n] / n**3:.2f} n^3."
         yield measured(blank, (0.45, 0.55), (share,) * 3, 1, why)
+    else:
+        yield blank
 
 
 def degenerate(view: View) -> Iterator[Verdict]:
     claim = "svd-degenerate"
     if not view.attached:
         return
-    precise = view.eps < 1e-10
-    if precise:
-        for method in ("jax_thin",):
-            blank = unmeasured(view, claim, method, "check", "exponent of the error in 1 / gap, vectors", 1.0)
-            errors = gaps(view, method, "vectors")
-            errors = errors[errors < 0.1]  # beyond, no digit is right and the error cannot grow
-            yield _growth(blank, errors)
+    if view.dtype == "float64":
+        blank = unmeasured(view, claim, "jax_thin", "check", "exponent of the error in 1 / gap, vectors", 1.0)
+        errors = gaps(view, "jax_thin", "vectors")
+        errors = errors[errors < 0.1]  # beyond, no digit is right and the error cannot grow
+        yield exponent_of(blank, errors, 0.0, "relative", "1 / gap")
         for method in ("jax_values", "jax_thin", "lecture"):
             blank = unmeasured(view, claim, method, "check", "largest error at any gap / (eps sqrt(n)), nuclear", 1.0)
             found = list(gaps(view, method, "nuclear"))
@@ -151,22 +142,17 @@ def degenerate(view: View) -> Iterator[Verdict]:
         words = "NaN" if isnan(error) else f"finite, up to {error:.1e}" if isfinite(error) else "infinite"
         why = f"The gradient is {words}. There is none: rounding parts equal values, or does not."
         yield measured(blank, (said, said), (float(not isfinite(error)),) * 3, 1, why)
-    for method in ("jax_values", "lecture", "safe"):
-        blank = unmeasured(view, claim, method, "check", "distance to the least subgradient at s = 0, nuclear", None)
-        error = outcome(view, method, "nuclear", "deficient")
-        if error is not None:
-            exact = method == "safe"
-            blank = replace(blank, predicted=0.0 if exact else 1.0)
-            why = (
-                "At s = 0 the nuclear norm has a subgradient only; the least one is U V^T over the other values. The "
-                "plain rule returns another, by whatever vectors the SVD found: no entry of it is off by more than 1."
-            )
-            band = (0.0, ROUNDINGS * view.eps * EXACT**0.5) if exact else (0.0, 1.0)
-            yield measured(blank, band, (inf if isnan(error) else error,) * 3, 1, why)
-
-
-def _growth(blank: Verdict, errors: "pd.Series[float]") -> Verdict:
-    return exponent_of(blank, errors, 0.0, "relative", "1 / gap") if len(errors) else blank
+    blank = unmeasured(view, claim, "safe", "check", "distance to the least subgradient at s = 0, nuclear", 0.0)
+    error = outcome(view, "safe", "nuclear", "deficient")
+    if error is None:
+        yield blank
+        return
+    why = (
+        "At s = 0 the nuclear norm has a subgradient only; the least one is U V^T over the other values. The plain "
+        "rules return another, by whatever vectors the SVD found."
+    )
+    band = (0.0, ROUNDINGS * view.eps * EXACT**0.5)
+    yield measured(blank, band, (inf if isnan(error) else error,) * 3, 1, why)
 
 
 CLAIMS = [

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from math import exp
 
 import pandas as pd
 
@@ -135,23 +134,17 @@ def cost(view: View) -> Iterator[Verdict]:
         planned = small.series(method, "compiler", view.plan)
         if method == "fwd_rev_chunked":
             planned = planned[planned.index % CHUNK == 0]  # what is left over is a program of its own
-        if len(planned):
-            yield exponent_of(blank, planned, RESOLVED, "bytes", "V")
+        yield exponent_of(blank, planned, RESOLVED, "bytes", "V")
     if not view.attached:
         return
     blank = unmeasured(view, claim, "fwd_rev_sequential", "clock", "exponent of time in V", 1.0)
     timed = small.series("fwd_rev_sequential", "clock", "time")
-    yield exponent_of(blank, timed, 0.0, "s", "V") if len(timed) else blank
+    yield exponent_of(blank, timed, 0.0, "s", "V")
     d = dimension("small")
     blank = unmeasured(view, claim, "fwd_rev_chunked", "clock", f"time of V = d = {d} probes / d exact products", 1.0)
-    rows = small.rows("fwd_rev_chunked", "clock", "time / exact")
-    if d in rows.index:
-        floor = exp(small.floor(d))
-        interval = (float(rows["value"][d]), float(rows["low"][d]) / floor, float(rows["high"][d]) * floor)
-        why = "As many products; the exact ones leave no error."
-        yield measured(blank, within(1.0, theory.ABOUT), interval, 1, why)
-    else:
-        yield blank
+    found = small.widened("fwd_rev_chunked", "time / exact", d)
+    why = "As many products; the exact ones leave no error."
+    yield measured(blank, within(1.0, theory.ABOUT), found, 1, why) if found else blank
     yield from _budgets(view, claim)
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from analysis import theory
-from analysis.claims.linear_solve import anchors, float32, flops_ratio, part, singular_outcome
+from analysis.claims.linear_solve import anchors, flops_ratio, part, singular_outcome
 from analysis.figures.style import Drawn, Table, cell, filled, legend, log_x, logs, look, panels, styled, with_intervals
 from analysis.memory import beside_the_plan
 from analysis.rounding import scaled_errors
@@ -21,7 +21,7 @@ def figures(view: View) -> list[Drawn]:
             return []
         drawn = [error(view)] if len(_conditions(view)) > 2 else []
         timed = part(view, "backward").series("kept_lu", "clock", "time / forward")
-        return [ratio(view), costs(view), *drawn] if float32(view) and len(timed) > 1 else drawn
+        return [ratio(view), costs(view), *drawn] if view.dtype == "float32" and len(timed) > 1 else drawn
 
 
 def _conditions(view: View) -> list[int]:
@@ -79,7 +79,6 @@ def costs(view: View) -> Drawn:
 def error(view: View) -> Drawn:
     figure, (ax,) = panels(1, 4.8)
     figure.set_size_inches(6.8, 4.8)
-    dtype = dict(view.origin).get("dtype", "float32")
     decades = _conditions(view)
     line = view.along("decades", part="both", n=AT, rhs=1, batch=1)
     for i, method in enumerate(SWEPT):
@@ -90,12 +89,12 @@ def error(view: View) -> Drawn:
     ends = np.array([min(decades), max(decades)])
     expected = [theory.rounding_error(AT, int(k), view.eps) for k in ends]
     ax.plot(10.0**ends, expected, ls=(0, (4, 3)), color="black", label="predicted: cond eps sqrt(n)")
-    logs(ax, "cond(A)", "relative error of the gradients", f"{dtype}, n = {AT}")
+    logs(ax, "cond(A)", "relative error of the gradients", f"{view.dtype}, n = {AT}")
     ax.set_ylim(top=min(ax.get_ylim()[1], 100.0))
     legend(ax)
     return Drawn(
         "error",
-        f"Error of both gradients against the condition of A, {dtype}",
+        f"Error of both gradients against the condition of A, {view.dtype}",
         "The larger of the errors of dL/dA and dL/db, against the rule with an inverse of more digits. An error of 1: "
         "no digit is right.",
         figure,
@@ -105,7 +104,7 @@ def error(view: View) -> Drawn:
 def tables(view: View) -> list[Table]:
     """Every method at the orders at which all are measured; the other shapes; errors and singular matrices."""
     found = []
-    if view.attached and float32(view):
+    if view.attached and view.dtype == "float32":
         found += [_passes(view, f"One system of order {n}", n, 1, 1) for n in anchors(view)]
         found += [
             _passes(view, "256 unknowns, 64 right-hand sides", 256, 64, 1),

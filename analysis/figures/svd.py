@@ -84,7 +84,7 @@ def degenerate(view: View) -> Drawn:
             ax.plot(errors.index, errors, label=f"{method}, {loss}", **look(i))
     gap = np.array([2.0, 2.0**48])
     ax.plot(gap, np.minimum(view.eps * gap, 1), ls=(0, (4, 3)), color="black", label="predicted: eps / gap")
-    logs(ax, "1 / gap between two singular values", "relative error of the gradient", dict(view.origin)["dtype"])
+    logs(ax, "1 / gap between two singular values", "relative error of the gradient", view.dtype)
     ax.xaxis.set_major_formatter("{x:.0e}")
     legend(ax)
     return Drawn(
@@ -99,7 +99,7 @@ def degenerate(view: View) -> Drawn:
 def tables(view: View) -> list[Table]:
     """Both passes at some orders and shapes, the other losses, and what becomes of degenerate matrices."""
     found = []
-    single = view.eps > 1e-10
+    single = view.dtype == "float32"
     if single:
         orders = [n for n in SHOWN if n in square(view, "forward").series("thin", "compiler", view.plan).index]
         found += [_passes(view, n, n, "nuclear") for n in orders]
@@ -166,8 +166,7 @@ def _degenerate(view: View) -> Table:
         "For the nuclear norm the last column is the distance to the subgradient of least norm. By the vectors there "
         "is no gradient in the last two columns: what is shown there is how large the result is."
     )
-    dtype = dict(view.origin).get("dtype", "float32")
-    return Table(f"Degenerate matrices, {dtype}", note, head, rows)
+    return Table(f"Degenerate matrices, {view.dtype}", note, head, rows)
 
 
 def _named(error: float | None) -> str:
