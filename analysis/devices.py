@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from analysis.frame import Results
-from analysis.view import View
+from analysis.frame import Results, parameters
+from analysis.view import View, plainly
 
 DEPTHS = (144, 1024)  # those at which targets are compared
 
@@ -58,27 +58,35 @@ def compile_seconds(views: Sequence[View]) -> list[Seconds]:
 
 @dataclass(frozen=True)
 class Fits:
-    """The largest size of a method's program that fits each target; ``beyond`` where larger ones were not tried."""
+    """The largest value of a parameter that fits, of one workload; a row a method: by target the value, and whether
+    larger ones were not tried.
+    """
 
-    method: str
-    largest: tuple[tuple[int, bool] | None, ...]
+    parameter: str
+    workload: str
+    targets: list[str]
+    rows: list[tuple[str, tuple[tuple[int, bool] | None, ...]]]
 
 
-def largest_fits(results: Results, study: str) -> tuple[list[str], str, list[Fits]]:
-    """Targets, workload in words, and a row a method: the largest size that fits, by bisection on the compiler."""
+def largest_fits(results: Results, study: str) -> list[Fits]:
+    """What was sought of a study, a table a workload."""
     frame = results.frame
-    found = frame[(frame["study"] == study) & (frame["ruler"] == "fit") & frame["quantity"].str.startswith("largest")]
-    if len(found) == 0:
-        return [], "", []
-    targets = list(found["target"].unique())
-    first = found.iloc[0]
-    words = ", ".join(f"{name} {first[name]:.0f}" for name in ("width", "batch") if name in found)
-    rows = []
-    for method in found["method"].unique():
-        mine = found[found["method"] == method].drop_duplicates("target", keep="last").set_index("target")
-        largest = tuple(
-            (int(mine["value"][target]), bool(mine["flags"][target])) if target in mine.index else None
-            for target in targets
+    asked = frame["quantity"].str.extract(r"^largest (\w+) that fits$")[0]
+    mine = frame.assign(parameter=asked)[(frame["study"] == study) & (frame["ruler"] == "fit") & asked.notna()]
+    names = [name for name in parameters(mine) if name != "parameter" and mine[name].notna().any()]
+    found = []
+    for (parameter, *values), rows in mine.groupby(["parameter", *names], sort=False):
+        words = ", ".join(f"{name} {plainly(value)}" for name, value in zip(names, values, strict=True) if value != 0)
+        targets = list(rows["target"].unique())
+        found.append(
+            Fits(str(parameter), words, targets, [_row(rows, method, targets) for method in rows["method"].unique()])
         )
-        rows.append(Fits(str(method), largest))
-    return targets, words, rows
+    return found
+
+
+def _row(rows: pd.DataFrame, method: str, targets: Sequence[str]) -> tuple[str, tuple[tuple[int, bool] | None, ...]]:
+    mine = rows[rows["method"] == method].drop_duplicates("target", keep="last").set_index("target")
+    return method, tuple(
+        (int(mine["value"][target]), bool(mine["flags"][target])) if target in mine.index else None
+        for target in targets
+    )

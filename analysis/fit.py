@@ -61,6 +61,25 @@ def slope(n: Sequence[float], y: Sequence[float]) -> Exponent:
     return Exponent(value, min(value, float(low)), max(value, float(high)), float(a[0, 0]), value, len(sizes))
 
 
+LEAST_SPLITS = 5
+
+
+def best_split(k: Sequence[float], length: Sequence[float], y: Sequence[float]) -> tuple[float, float, float]:
+    """Fit ``a + b k + c length`` in relative error, where k length is the same everywhere: the k where that is least.
+
+    It is sqrt(c k length / b), with its 95% bootstrap interval over the cases; infinite where more is always better.
+    """
+    parts, lengths, values = (np.asarray(given, float) for given in (k, length, y))
+    columns = np.stack([np.ones_like(parts), parts, lengths], axis=1) / values[:, None]
+    counts = _resamples(parts)[:, :, None]
+    gram = columns.T @ (counts * columns)
+    _, b, c = np.linalg.solve(gram, columns.T @ counts)[..., 0].T
+    found = np.sqrt(np.maximum(c, 0) * parts[0] * lengths[0] / np.where(b > 0, b, 1))
+    best = np.where(b > 0, found, np.inf)
+    low, high = np.quantile(best[1:], [0.025, 0.975], method="nearest")
+    return float(best[0]), min(float(best[0]), float(low)), max(float(best[0]), float(high))
+
+
 def _resamples(sizes: Array) -> Array:
     """How often each case is held: first the sample itself, then its resamples."""
     rng = np.random.default_rng(0)

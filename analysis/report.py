@@ -13,14 +13,14 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
-from analysis import animation, claims, devices, memory, remat
+from analysis import animation, claims, devices, memory, overview, remat
 from analysis.claims import CLAIMS
 from analysis.figures import remat as drawn_remat
 from analysis.figures.style import svg
 from analysis.frame import Results
 from analysis.verdict import EXPONENT_BAND, RATIO_BAND, Verdict
 from analysis.versions import compared
-from analysis.view import View, differences
+from analysis.view import View, differences, plainly
 from analysis.view import views as all_views
 from benchmarks.cases import studies
 
@@ -54,6 +54,9 @@ def write(results: Results, folder: Path) -> Iterator[str]:
     environment.filters.update(number=number, interval=interval)
     page = environment.get_template("report.html").render(
         counts=claims.counted(verdicts),
+        overview=overview.lines(verdicts, CLAIMS),
+        overview_targets=overview.targets(verdicts),
+        advice=claims.advice(results),
         verdicts=verdicts,
         claims=[claim for claim in CLAIMS if any(v.claim == claim.id for v in verdicts)],
         marks=MARKS,
@@ -110,7 +113,7 @@ def _plain(fields: dict[str, Any]) -> dict[str, Any]:
 
 def _study(view: View, views: Sequence[View], folder: Path) -> dict[str, Any]:
     drawn = _of_study(view, "figures")
-    words = "-".join(f"{name}{_plainly(value)}" for name, value in view.workload)
+    words = "-".join(f"{name}{plainly(value)}" for name, value in view.workload)
     same = [other for other in views if (other.study, other.workload) == (view.study, view.workload)]
     if view != same[0]:  # the first has the plain name
         words += f"-{view.target}" if view.target != same[0].target else f"-{same.index(view) + 1}"
@@ -124,7 +127,7 @@ def _study(view: View, views: Sequence[View], folder: Path) -> dict[str, Any]:
     sizes = sorted(view.frame[view.sweep].dropna().unique()) if len(view.frame) and not grid else []
     return {
         "name": view.study,
-        "workload": ", ".join(f"{name} {_plainly(value)}" for name, value in view.workload),
+        "workload": ", ".join(f"{name} {plainly(value)}" for name, value in view.workload),
         "apart_from_others": differences(view, views),
         "target": view.target,
         "attached": view.attached,
@@ -146,10 +149,6 @@ def _of_study(view: View, kind: str) -> list[Any]:
     name = f"analysis.figures.{view.study}"
     make = getattr(importlib.import_module(name), kind, None) if find_spec(name) else None
     return make(view) if make else []
-
-
-def _plainly(value: Any) -> str:
-    return value if isinstance(value, str) else f"{value:.0f}"
 
 
 def _table(view: View) -> list[dict[str, Any]]:
@@ -200,7 +199,7 @@ def _across(results: Results, views: Sequence[View], folder: Path) -> dict[str, 
     views = [view for view in views if (view.frame["ruler"] == "compiler").any()]
     if not views:
         return None
-    targets, workload, fits = devices.largest_fits(results, views[0].study)
+    fits = devices.largest_fits(results, views[0].study)
     cells = remat.cells(views) if views[0].study == "remat" else []
     if len(views) < 2 and not fits and not cells:
         return None
@@ -213,8 +212,6 @@ def _across(results: Results, views: Sequence[View], folder: Path) -> dict[str, 
         "targets": [view.target for view in views],
         "planned": devices.by_target(views) if len(views) > 1 and not views[0].grid else [],
         "seconds": devices.compile_seconds(views),
-        "fit_targets": targets,
-        "fit_workload": workload,
         "fits": fits,
         "cells": cells,
         "survival": Markup(picture) if picture else None,
@@ -248,12 +245,12 @@ def _markdown_across(across: dict[str, Any]) -> list[str]:
             values = ["" if value is None else f"{value:.1f}" for value in row.planned]
             lines.append(f"| `{row.method}` | {row.depth} | {' | '.join(values)} |")
         tables.append("\n".join(lines))
-    if across["fits"]:
-        lines = [f"| largest depth that fits ({across['fit_workload']}) | {' | '.join(across['fit_targets'])} |"]
-        lines.append("|---|" + "--:|" * len(across["fit_targets"]))
-        for fits in across["fits"]:
-            values = ["" if found is None else f"{'≥ ' if found[1] else ''}{found[0]}" for found in fits.largest]
-            lines.append(f"| `{fits.method}` | {' | '.join(values)} |")
+    for fits in across["fits"]:
+        head = f"| largest {fits.parameter} that fits ({fits.workload}) | {' | '.join(fits.targets)} |"
+        lines = [head, "|---|" + "--:|" * len(fits.targets)]
+        for method, largest in fits.rows:
+            values = ["" if found is None else f"{'≥ ' if found[1] else ''}{found[0]}" for found in largest]
+            lines.append(f"| `{method}` | {' | '.join(values)} |")
         tables.append("\n".join(lines))
     if across["cells"]:
         lines = [

@@ -100,3 +100,17 @@ def probe_variance(kind: str, trace: float, square: float, diagonal: float, d: i
     if kind == "rademacher":
         return 2 * (square - diagonal)
     return 2 * square if kind == "gaussian" else 2 * d / (d + 2) * (square - trace**2 / d)
+
+
+def segments_memory(n: int, rho: float, k: float) -> float:
+    """Carries that k segments of n blocks hold at most: one a segment, and rho a block of the one that is run again."""
+    return k + rho * n / k
+
+
+def best_segments(n: int, rho: float) -> float:
+    """The number of segments that holds the least: sqrt(rho n).
+
+    Chen, Xu, Zhang and Guestrin, "Training deep nets with sublinear memory cost", arXiv:1604.06174, section 4.1, with
+    rho = 1.
+    """
+    return float((rho * n) ** 0.5)

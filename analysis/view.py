@@ -212,3 +212,8 @@ def differences(view: View, among: Sequence[View]) -> str:
     mine = dict((*view.workload, *view.origin))
     apart = [name for name in mine if any(other.get(name) != mine[name] for other in facts)]
     return ", ".join(f"{name} {mine[name]}" for name in apart)
+
+
+def plainly(value: Any) -> str:
+    """A parameter's value for people: numbers whole."""
+    return value if isinstance(value, str) else f"{value:.0f}"

@@ -131,11 +131,17 @@ class Program:
 
 @dataclass(frozen=True)
 class Fit:
-    """Will it fit? The parameter whose largest value is sought, the workload, and the value beyond which not to try."""
+    """Will it fit? The parameter whose largest value is sought, and ``most(case)``, beyond which not to try.
+
+    It is asked of the cases ``where`` it makes sense, with the other parameters of ``workload(case)``; ``precision`` is
+    the share by which the value found may lie below the largest.
+    """
 
     parameter: str
-    workload: Params
-    most: int
+    workload: Callable[[Case], Params]
+    most: Callable[[Case], int]
+    where: Callable[[Case], bool] = lambda case: True
+    precision: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -178,7 +184,8 @@ class Study:
     held against such an execution at the sizes in ``executed``. Where ``matrix_products`` is set, those of the compiled
     program are counted too: recomputation that the compiler removed is missing there. ``fit`` asks of compilers how
     large a case may be. The quick profile asks compilers of other devices for every size of the methods that claims
-    follow, and for the others only at the sizes in ``compared``, if there are any.
+    follow, and for the others only at the sizes in ``compared``, if there are any. Where ``besides`` names sizes for a
+    profile, it measures the others only there.
     """
 
     name: str
@@ -198,15 +205,17 @@ class Study:
     matrix_products: bool = False
     fit: Fit | None = None
     compared: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    besides: Mapping[str, Mapping[str, Sequence[int]]] = field(default_factory=dict)
     dtypes: tuple[str, ...] = ("float32",)
 
     def cases(self, profile: str) -> Iterator[Case]:
         """Every case of a profile, size by size; a method is left out above its limit and where it is not asked for."""
+        others = self.besides.get(profile, {})
         for params in self.sizes[profile]:
             for dtype in self.dtypes:
                 for name in self.methods:
                     case = Case(self.name, name, tuple(params.items()), dtype)
-                    if self.affords(case):
+                    if self.affords(case) and (self.methods[name].followed or _among(case, others)):
                         yield case
 
     def witnesses(self, case: Case) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("jax", "jaxlib", "numpy", "scipy", "equinox", "pytest-benchmark", "asv")
+PACKAGES = ("jax", "jaxlib", "numpy", "scipy", "equinox", "optax", "pytest-benchmark", "asv")
 SETTINGS = ("XLA_FLAGS", "JAX_ENABLE_X64", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 

@@ -49,7 +49,7 @@ class Effort:
 
 EFFORTS = {
     "quick": Effort(3, clock.LEAST_ROUNDS, 40, 2, 60, compiles_all=False, fits=False),
-    "full": Effort(30, 2 * clock.LEAST_ROUNDS, 100, 3, 600, compiles_all=True, fits=True),
+    "full": Effort(20, 2 * clock.LEAST_ROUNDS, 100, 3, 600, compiles_all=True, fits=True),
 }
 UNCHECKED = {"EQX_ON_ERROR": "off"}  # Equinox's checks call Python back: such a program could not be saved and timed
 TRIES = 2  # runs in which a case is tried: one that fails in both will fail again
@@ -214,7 +214,7 @@ def _fit(
     method, fit = study.methods[case.method], study.fit
     assert fit is not None
     progress(f"{case.study} {case.method}: the largest {fit.parameter} that fits {target.name}")
-    most = fit.most if method.compiles else method.limit[fit.parameter]
+    most = fit.most(case) if method.compiles else method.limit[fit.parameter]
     request = {"do": "fit", "case": asdict(case), "most": most}
     _put_answer(case, target, "fit", request, ask, replace(effort, limit_seconds=10 * effort.limit_seconds), journal)
 
@@ -236,11 +236,13 @@ def _put_answer(
 def fit_case(case: Case) -> Case:
     """The case of which it is asked how large it may be: the fit's workload, its parameter left open."""
     fit = studies()[case.study].fit
-    return Case(case.study, case.method, tuple(fit.workload.items()), case.dtype) if fit else case
+    if fit is None or not fit.where(case):
+        return case
+    return Case(case.study, case.method, tuple(fit.workload(case).items()), case.dtype)
 
 
 def _has_fit(case: Case) -> bool:
-    return studies()[case.study].fit is not None
+    return fit_case(case) != case
 
 
 def _count_tries(cases: Iterable[Case], target: Target, journal: Journal) -> None:

@@ -58,6 +58,15 @@ def test_the_largest_size_that_fits_is_found_exactly(memory, fixed, power, most)
     assert needed == (total(largest) if fits else 0)
 
 
+@given(st.integers(0, 10**6), st.integers(0, 1000), st.sampled_from([0.5, 1.0, 1.7]))
+def test_a_size_that_need_not_be_exact_still_fits(memory, fixed, power):
+    def total(n):
+        return fixed + int(3 * n**power)
+
+    exact, found = (fitting(total, memory, 10**5, precision)[0] for precision in (0.0, 0.01))
+    assert found <= exact <= max(found + 1, 1.01 * found)
+
+
 def test_few_compilations_are_needed():
     tried = []
 

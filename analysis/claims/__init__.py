@@ -1,7 +1,7 @@
 """The claims: what the lecture says, what was predicted before the run, and the verdicts.
 
 A claim is one function, which yields a verdict for each ruler and method, and one entry in the ``CLAIMS`` of its
-study's file; a file is found by being in this folder.
+study's file; a file is found by being in this folder. What its numbers advise, it may say in a function ``advice``.
 """
 
 import importlib
@@ -9,15 +9,15 @@ import pkgutil
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from analysis.advice import Advice
 from analysis.frame import Results
 from analysis.verdict import Claim, Verdict
 from analysis.view import differences, views
 
-CLAIMS: list[Claim] = [
-    claim
-    for module in pkgutil.iter_modules(__path__)
-    for claim in importlib.import_module(f"{__name__}.{module.name}").CLAIMS
-]
+STUDIES = {
+    module.name: importlib.import_module(f"{__name__}.{module.name}") for module in pkgutil.iter_modules(__path__)
+}
+CLAIMS: list[Claim] = [claim for module in STUDIES.values() for claim in module.CLAIMS]
 
 
 def verdicts(results: Results, claims: Sequence[Claim] = CLAIMS) -> list[Verdict]:
@@ -36,3 +36,9 @@ def counted(verdicts: Iterable[Verdict]) -> dict[str, int]:
     """Number of verdicts by kind."""
     kinds = [verdict.verdict for verdict in verdicts]
     return {kind: kinds.count(kind) for kind in ("confirmed", "refuted", "inconclusive", "not measured")}
+
+
+def advice(results: Results) -> list[Advice]:
+    """What the numbers of the targets on which programs ran say to somebody who must choose."""
+    found = [view for view in views(results) if view.attached and hasattr(STUDIES.get(view.study), "advice")]
+    return [said for view in found for said in STUDIES[view.study].advice(view)]

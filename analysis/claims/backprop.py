@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from analysis import animation, theory
+from analysis.advice import Advice, frontier
 from analysis.verdict import RATIO_BAND, Claim, Verdict, exact_verdict, judge, memory_exponents, within
 from analysis.view import View
 from benchmarks.rulers.clock import median_interval
@@ -188,6 +189,17 @@ def schedule_animation(view: View) -> Iterator[Verdict]:
             points=1,
             why="Predicted: what the drawing shows. Measured: layer evaluations counted while the program ran.",
         )
+
+
+def advice(view: View) -> Iterator[Advice]:
+    planned = {method: view.planned(method) for method in view.frame["method"].unique()}
+    if len(planned.get("vanilla", ())) == 0:
+        return
+    n = planned["vanilla"].index[-1]
+    memory = pd.Series({m: float(temp[n]) for m, temp in planned.items() if n in temp.index and m != "forward"})
+    ratios = {m: view.widened(m, "time / vanilla", n) for m in memory.index} | {"vanilla": (1.0, 1.0, 1.0)}
+    question = f"How to backpropagate through {n} layers in less memory?"
+    yield from frontier(view, question, memory, ratios, "activations", "plain jax.grad")
 
 
 CLAIMS = [

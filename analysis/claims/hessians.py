@@ -5,6 +5,7 @@ from dataclasses import replace
 from math import inf, isnan
 
 from analysis import theory
+from analysis.advice import Advice, least
 from analysis.verdict import Claim, Verdict, exponent_of, measured, unmeasured
 from analysis.view import View
 
@@ -100,6 +101,17 @@ def _at_zero(view: View, origin: View, claim: str, method: str) -> Verdict:
         "The Hessian is 0 there. The norm has no derivative at 0: 0/0 is NaN, and the factor 0 before it does not help."
     )
     return measured(blank, (1.0, 1.0), (float(isnan(error)),) * 3, 1, why)
+
+
+def advice(view: View) -> Iterator[Advice]:
+    line = view.along("inputs", family="network")
+    timed = line.series("fwd_rev", "clock", "time")
+    if len(timed) == 0:
+        return
+    d = int(timed.index[-1])
+    found = {method: line.widened(method, "time / fwd_rev", d) for method in COMPOSITIONS if method != "fwd_rev"}
+    question = f"Which composition for a Hessian? (network, d = {d})"
+    yield from least(view, question, {"fwd_rev": (1.0, 1.0, 1.0), **found}, "of the time of fwd_rev")
 
 
 CLAIMS = [

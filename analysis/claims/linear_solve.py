@@ -7,6 +7,7 @@ from math import inf, isfinite, isnan
 import pandas as pd
 
 from analysis import fit, theory
+from analysis.advice import Advice, least
 from analysis.rounding import scaled_errors
 from analysis.verdict import Claim, Verdict, falling_exponent_of, measured, unmeasured, within
 from analysis.view import View
@@ -170,6 +171,18 @@ def _cheaper(view: View, claim: str, n: int) -> Verdict:
     flops = line.series("kept_lu", "count", "flops")[n] / line.series("factorised_again", "count", "flops")[n]
     why = f"Said: cheaper, that is less than 1; predicted by flops: {flops:.3g}."
     return measured(replace(blank, predicted=float(flops)), (0.0, 1.0), found, 1, why)
+
+
+def advice(view: View) -> Iterator[Advice]:
+    line = part(view, "both")
+    timed = line.series("jax_solve", "clock", "time")
+    if len(timed) == 0:
+        return
+    n = int(timed.index[-1])
+    others = [method for method in line.frame["method"].unique() if method != "jax_solve"]
+    found = {method: line.widened(method, "time / jax_solve", n) for method in others}
+    question = f"How to differentiate a linear solve? (both passes, n = {n})"
+    yield from least(view, question, {"jax_solve": (1.0, 1.0, 1.0), **found}, "of the time of jnp.linalg.solve")
 
 
 CLAIMS = [

@@ -8,6 +8,7 @@ import pandas as pd
 from scipy import stats
 
 from analysis import crossover, theory, worked_example
+from analysis.advice import Advice, in_words
 from analysis.fit import LEAST_SIZES
 from analysis.verdict import Claim, Verdict, exponent_of, measured, unmeasured, within
 from analysis.view import View
@@ -191,6 +192,17 @@ def the_worked_example(view: View) -> Iterator[Verdict]:
             band = (hand - ROUNDED * abs(hand), hand + ROUNDED * abs(hand))
             why = "The trace's last tangent." if mode == "forward" else "The adjoint of the input."
             yield measured(blank, band, (value, value, value), 1, f"{why} Predicted: by hand, to rounding in float32.")
+
+
+def advice(view: View) -> Iterator[Advice]:
+    for verdict in mode_crossover(view):
+        if verdict.ruler == "clock" and verdict.quantity.startswith("c in ") and verdict.measured is not None:
+            assert verdict.low is not None
+            assert verdict.high is not None
+            family = verdict.quantity.rpartition(" ")[2]
+            c = in_words((verdict.measured, verdict.low, verdict.high))
+            question = f"Forward or reverse mode for a Jacobian of d inputs and m outputs? ({family})"
+            yield Advice(view.study, view.target, question, "reverse where d > c m, forward below", f"c = {c} by time")
 
 
 CLAIMS = [

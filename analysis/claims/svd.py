@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from analysis import theory
+from analysis.advice import Advice, least
 from analysis.verdict import RATIO_BAND, Claim, Verdict, exponent_of, measured, unmeasured
 from analysis.view import View
 from benchmarks.studies.svd import EXACT, METHODS
@@ -153,6 +154,17 @@ def degenerate(view: View) -> Iterator[Verdict]:
     )
     band = (0.0, ROUNDINGS * view.eps * EXACT**0.5)
     yield measured(blank, band, (inf if isnan(error) else error,) * 3, 1, why)
+
+
+def advice(view: View) -> Iterator[Advice]:
+    line = square(view, "backward")
+    timed = line.series("jax_values", "clock", "time")
+    if len(timed) == 0:
+        return
+    n = int(timed.index[-1])
+    found = {"lecture": line.widened("lecture", "time / jax_values", n), "jax_values": (1.0, 1.0, 1.0)}
+    question = f"Which rule for the gradient of singular values? (backward pass, n = {n})"
+    yield from least(view, question, found, "of the time of JAX's rule")
 
 
 CLAIMS = [

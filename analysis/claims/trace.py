@@ -6,10 +6,11 @@ from dataclasses import replace
 import pandas as pd
 
 from analysis import theory
+from analysis.advice import Advice, least
 from analysis.verdict import Claim, Verdict, exponent_of, falling_exponent_of, measured, unmeasured, within
 from analysis.view import View
 from benchmarks.rulers.estimate import NEARLY_NORMAL, RUN_LENGTH, RUNS
-from benchmarks.studies.trace import CHUNK, KINDS, dimension
+from benchmarks.studies.trace import CHUNK, KINDS, ORDERS_AT, dimension
 
 UNBIASED = 0.02  # the mean's interval must be this narrow, relative to the trace
 VARIANCE_BAND = 0.1
@@ -164,6 +165,21 @@ def _budgets(view: View, claim: str) -> Iterator[Verdict]:
         interval = float(mine[0] / other[0]), float(mine[1] / other[2]), float(mine[2] / other[1])
         why = "Said: smaller with as many products, as far as the spectrum falls. The interval is that of both errors."
         yield measured(blank, (0.0, 1.0), interval, len(counts), why)
+
+
+def advice(view: View) -> Iterator[Advice]:
+    found = {v.method: v for v in _budgets(view, "hutchinson-cost") if v.measured is not None}
+    shares = {name: (v.measured, v.low, v.high) for name, v in found.items()}
+    if found:
+        question = f"Which estimator of a trace? ({next(iter(found.values())).quantity.partition(' at ')[2]})"
+        yield from least(view, question, {"hutchinson": (1.0, 1.0, 1.0), **shares}, "of Hutchinson's error")  # type: ignore[dict-item]
+    for network in ("small", "large"):
+        line = costs(view, network)
+        ratios = {
+            method: line.widened(method, "time / fwd_rev", ORDERS_AT) for method in BATCHINGS if method != "fwd_rev"
+        }
+        question = f"How to multiply by {ORDERS_AT} probes? ({dimension(network)} weights)"
+        yield from least(view, question, {"fwd_rev": (1.0, 1.0, 1.0), **ratios}, "of the time of all at once")
 
 
 CLAIMS = [

@@ -39,10 +39,13 @@ def plan(compiled: Any, target: Target) -> dict[str, int]:
         "outputs": analysis.output_size_in_bytes,
         "alias": analysis.alias_size_in_bytes,
     }
+    if analysis.host_temp_size_in_bytes:  # what a policy moves to the host's memory
+        planned["host"] = analysis.host_temp_size_in_bytes
     if target.platform == "tpu":
         planned["peak"] = analysis.peak_memory_in_bytes
         return {**planned, "total": planned["peak"]}
-    return {**planned, "total": sum(planned.values()) - 2 * planned["alias"]}
+    held = planned["temp"] + planned["arguments"] + planned["outputs"] - planned["alias"]
+    return {**planned, "total": held}
 
 
 def shapes(program: Program, target: Target | None = None) -> tuple[Any, ...]:

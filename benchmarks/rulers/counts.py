@@ -59,10 +59,24 @@ def is_dynamic(run: Callable[..., Any], *arguments: Any) -> bool:
 
 
 def residual_bytes(loss: Callable[..., Any], *arguments: Any) -> int:
-    """Bytes that ``jax.vjp(loss, *arguments)`` keeps for the backward pass, inputs and repetitions not counted."""
+    """Bytes that ``jax.vjp(loss, *arguments)`` keeps for the backward pass.
+
+    Inputs, in whatever shape, and repetitions are not counted.
+    """
     jaxpr = jax.make_jaxpr(lambda *args: jax.vjp(loss, *args)[1])(*arguments).jaxpr
-    kept = {v for v in jaxpr.outvars if isinstance(v, core.Var)} - set(jaxpr.invars) - set(jaxpr.constvars)
+    given = {*jaxpr.invars, *jaxpr.constvars}
+    for eqn in jaxpr.eqns:
+        if _reshapes(eqn) and given.issuperset(eqn.invars):
+            given.add(eqn.outvars[0])
+    kept = {v for v in jaxpr.outvars if isinstance(v, core.Var)} - given
     return sum(_size(v) * v.aval.dtype.itemsize for v in kept)  # type: ignore[attr-defined]
+
+
+def _reshapes(eqn: Any) -> bool:
+    """Does an operation hand on its operand's numbers in their order, under another shape?"""
+    if eqn.primitive.name not in ("reshape", "broadcast_in_dim"):
+        return False
+    return _size(eqn.invars[0]) == _size(eqn.outvars[0])
 
 
 def _walk(jaxpr: Any, loops: Mapping[str, int], bodies: dict[str, Counter[str]]) -> Counter[str]:

@@ -104,8 +104,7 @@ def attached(request: Reply) -> Iterator[Reply]:
 def largest_fit(request: Reply) -> Iterator[Reply]:
     """Reply with the largest value of a parameter at which the case's program fits the target's memory.
 
-    Found on the compiler, by bisection; where memory grows evenly the next value comes from the straight line through
-    the two known.
+    Found on the compiler.
     """
     case, target = case_from_json(request["case"]), TARGETS[request["target"]]
     fit = studies()[case.study].fit
@@ -122,27 +121,35 @@ def largest_fit(request: Reply) -> Iterator[Reply]:
         return compiler.plan(compiled, target)["total"]
 
     try:
-        largest, needed = fitting(total, memory, most)
+        largest, needed = fitting(total, memory, most, fit.precision)
     except Exception as error:
         yield _missing("fit", target.name, error)
         return
     flags = ("not tried beyond",) if largest == most else ()
     quantity = f"largest {fit.parameter} that fits"
-    yield from _numbers([Number("fit", target.name, quantity, "layers", float(largest), flags=flags)])
+    yield from _numbers([Number("fit", target.name, quantity, "1", float(largest), flags=flags)])
     yield from _numbers([Number("fit", target.name, "memory needed there", "B", float(needed))])
 
 
-def fitting(total: Callable[[int], int], memory: int, most: int) -> tuple[int, int]:
-    """The largest n of 0 to ``most`` with ``total(n) <= memory``, and that total; ``total`` must not fall with n."""
+CLOSE = 64  # of the values left, the part that is taken for close
+
+
+def fitting(total: Callable[[int], int], memory: int, most: int, precision: float = 0.0) -> tuple[int, int]:
+    """The largest n of 0 to ``most`` with ``total(n) <= memory``, and that total; ``total`` must not fall with n.
+
+    In turn: where the straight line through the two known points says, close above that, and in the middle. Where the
+    memory grows evenly the first two leave little between them; the third bounds the search where it does not. With a
+    ``precision`` n may lie below the largest by that share.
+    """
     low, at_low = 0, 0
     high, at_high = most, _total_or_too_much(total, most, memory)
     if at_high <= memory:
         return most, at_high
     turn = 0
-    while high - low > 1:
-        turn += 1
+    while high - low > max(1, precision * low):
         line = low + (high - low) * (memory - at_low) / (at_high - at_low)
-        middle = int(line) if turn % 2 else (low + high) // 2
+        middle = (int(line), low + (high - low) // CLOSE, (low + high) // 2)[turn % 3]
+        turn += 1
         middle = min(max(middle, low + 1), high - 1)
         needed = _total_or_too_much(total, middle, memory)
         if needed <= memory:

@@ -1,9 +1,8 @@
 """Hutchinson's estimator: the trace of a network's Hessian from its products with random vectors.
 
 The lecture: Tr X = E[v^T X v] for probes with E[v v^T] = I, and a product of a Hessian with a vector costs a few
-gradients, so that the trace needs no matrix. X is the Hessian of a trained network's loss on handwritten digits
-(Alpaydin and Kaynak, "Optical recognition of handwritten digits", UCI 1998, as scikit-learn ships them): once with so
-few weights that the exact trace is at hand, once with more than 10^5.
+gradients, so that the trace needs no matrix. X is the Hessian of a trained network's loss on handwritten digits: once
+with so few weights that the exact trace is at hand, once with more than 10^5.
 
 Three questions share the study. ``costs``: V products in every order of modes, batched, in chunks, one by one.
 ``estimates``: many quadratic forms of each kind of probe, whose mean, variance and error theory foretells (Avron and
@@ -23,6 +22,7 @@ from jaxtyping import Array, Float
 
 from benchmarks import trace_estimators
 from benchmarks.cases import Case, Figure, Method, Params, Program, Study, once_a_size
+from benchmarks.digits import digits
 from benchmarks.rulers import estimate
 
 LAYERS = {"small": (16, 14, 10), "large": (64, 300, 300, 10)}
@@ -57,20 +57,10 @@ def dimension(network: str) -> int:
 
 
 @lru_cache
-def digits(side: int) -> tuple[np.ndarray, np.ndarray]:
-    """Images of side x side pixels from 0 to 1, those of 8 x 8 averaged, and the labels, one column a digit."""
-    from sklearn.datasets import load_digits
-
-    images, labels = load_digits(return_X_y=True)
-    images = images[:IMAGES].reshape(-1, side, 8 // side, side, 8 // side).mean((2, 4)) / 16
-    return images.reshape(len(images), -1), np.eye(10)[labels[:IMAGES]]
-
-
-@lru_cache
 def trained(network: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Weights after ``STEPS`` steps of gradient descent with momentum, images and labels, in float64."""
     layers = LAYERS[network]
-    images, labels = digits(round(layers[0] ** 0.5))
+    images, labels = digits(round(layers[0] ** 0.5), IMAGES)
     rng = np.random.default_rng(0)
     parts = [
         part

@@ -1,0 +1,58 @@
+"""Which to use: what a study's numbers say to somebody who must choose, for a reader who has five minutes.
+
+Nothing is advised that was not measured in the run; methods whose intervals overlap are named together.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import pandas as pd
+
+from analysis.view import View
+
+Interval = tuple[float, float, float]  # value, low, high
+
+
+@dataclass(frozen=True)
+class Advice:
+    """An answer to one question of a reader, with the numbers that it rests on."""
+
+    study: str
+    target: str
+    question: str
+    use: str
+    measured: str
+
+
+def in_words(found: Interval, unit: str = "") -> str:
+    """A measured value with its interval."""
+    value, low, high = found
+    interval = "" if low == high else f" [{low:.2f}, {high:.2f}]"
+    return f"{value:.2f}{interval} {unit}".strip()
+
+
+def least(view: View, question: str, candidates: Mapping[str, Interval | None], unit: str) -> Iterable[Advice]:
+    """The candidate with the least value, with those that are not to be told from it; nothing where none has any."""
+    known = {name: found for name, found in candidates.items() if found is not None}
+    if len(known) < 2:
+        return []
+    ordered = sorted(known, key=lambda name: known[name][0])
+    best = known[ordered[0]]
+    chosen = [name for name in ordered if known[name][1] <= best[2]]
+    said = "; ".join(f"{name} {in_words(known[name])}" for name in ordered)
+    return [Advice(view.study, view.target, question, " or ".join(chosen), f"{said} {unit}")]
+
+
+def frontier(
+    view: View, question: str, memory: "pd.Series[float]", ratios: Mapping[str, Interval | None], unit: str, over: str
+) -> Iterable[Advice]:
+    """Methods than which none takes both less memory and less time, from the fastest to the least in memory."""
+    known = {name: found for name, found in ratios.items() if found is not None and name in memory.index}
+    if len(known) < 2:
+        return []
+    chosen: list[str] = []
+    for name in sorted(known, key=lambda name: known[name][0]):
+        if not chosen or memory[name] < memory[chosen[-1]]:
+            chosen.append(name)
+    said = "; ".join(f"{name} {memory[name]:.1f} {unit}, {in_words(known[name])}" for name in chosen)
+    return [Advice(view.study, view.target, question, ", ".join(chosen), f"{said} of the time of {over}")]
