@@ -31,8 +31,13 @@ def in_words(found: Interval, unit: str = "") -> str:
     return f"{value:.2f}{interval} {unit}".strip()
 
 
-def least(view: View, question: str, candidates: Mapping[str, Interval | None], unit: str) -> Iterable[Advice]:
-    """The candidate with the least value, with those that are not to be told from it; nothing where none has any."""
+def least(
+    view: View, question: str, candidates: Mapping[str, Interval | None], unit: str, names: Mapping[str, str]
+) -> Iterable[Advice]:
+    """The candidate with the least value, with those that are not to be told from it; nothing where none has any.
+
+    ``names`` are what methods are for people.
+    """
     known = {name: found for name, found in candidates.items() if found is not None}
     if len(known) < 2:
         return []
@@ -40,11 +45,17 @@ def least(view: View, question: str, candidates: Mapping[str, Interval | None], 
     best = known[ordered[0]]
     chosen = [name for name in ordered if known[name][1] <= best[2]]
     said = "; ".join(f"{name} {in_words(known[name])}" for name in ordered)
-    return [Advice(view.study, view.target, question, " or ".join(chosen), f"{said} {unit}")]
+    return [Advice(view.study, view.target, question, " or ".join(_named(chosen, names)), f"{said} {unit}")]
 
 
 def frontier(
-    view: View, question: str, memory: "pd.Series[float]", ratios: Mapping[str, Interval | None], unit: str, over: str
+    view: View,
+    question: str,
+    memory: "pd.Series[float]",
+    ratios: Mapping[str, Interval | None],
+    unit: str,
+    over: str,
+    names: Mapping[str, str],
 ) -> Iterable[Advice]:
     """Methods than which none takes both less memory and less time, from the fastest to the least in memory."""
     known = {name: found for name, found in ratios.items() if found is not None and name in memory.index}
@@ -55,4 +66,10 @@ def frontier(
         if not chosen or memory[name] < memory[chosen[-1]]:
             chosen.append(name)
     said = "; ".join(f"{name} {memory[name]:.1f} {unit}, {in_words(known[name])}" for name in chosen)
-    return [Advice(view.study, view.target, question, ", ".join(chosen), f"{said} of the time of {over}")]
+    return [
+        Advice(view.study, view.target, question, ", ".join(_named(chosen, names)), f"{said} of the time of {over}")
+    ]
+
+
+def _named(methods: Iterable[str], names: Mapping[str, str]) -> list[str]:
+    return [f"{names[method]} ({method})" if method in names else method for method in methods]

@@ -1,5 +1,6 @@
 """The tidy frame: one row a number, whichever front door it came through."""
 
+import gzip
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -43,7 +44,7 @@ class Results:
 
 
 def read(paths: Iterable[Path]) -> Results:
-    """Read pytest-benchmark JSON files and asv results folders, mixed.
+    """Read pytest-benchmark JSON files, gzipped or not, and asv results folders, mixed.
 
     Raises
     ------
@@ -109,10 +110,11 @@ def _records(content: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 def _pytest_json(path: Path) -> Any:
     try:
-        content = json.loads(path.read_text())
+        packed = path.read_bytes()
+        content = json.loads(gzip.decompress(packed) if path.suffix == ".gz" else packed)
     except FileNotFoundError:
         raise ValueError(f"{path} does not exist; make it with `make report`") from None
-    except (json.JSONDecodeError, UnicodeDecodeError):
+    except (json.JSONDecodeError, UnicodeDecodeError, gzip.BadGzipFile, EOFError):
         content = None
     if not isinstance(content, dict) or not {"benchmarks", "machine_info"} <= content.keys():
         raise ValueError(

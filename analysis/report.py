@@ -16,7 +16,7 @@ from markupsafe import Markup
 from analysis import animation, claims, devices, memory, overview, remat
 from analysis.claims import CLAIMS
 from analysis.figures import remat as drawn_remat
-from analysis.figures.style import svg
+from analysis.figures.style import Table, svg
 from analysis.frame import Results
 from analysis.verdict import EXPONENT_BAND, RATIO_BAND, Verdict
 from analysis.versions import compared
@@ -30,7 +30,7 @@ MARKS = {"confirmed": "✓", "refuted": "✗", "inconclusive": "?", "not measure
 def write(results: Results, folder: Path) -> Iterator[str]:
     """Write the report into a folder and say what was written.
 
-    ``index.html``, ``verdicts.json``, ``frame.csv``, ``summary.md`` (the table of methods) and ``figures/*.svg``.
+    ``index.html``, ``verdicts.json``, ``frame.csv``, ``summary.md`` (its tables) and ``figures/*.svg``.
     """
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     for old in (folder / "figures").glob("*.svg"):
@@ -56,6 +56,7 @@ def write(results: Results, folder: Path) -> Iterator[str]:
         counts=claims.counted(verdicts),
         overview=overview.lines(verdicts, CLAIMS),
         overview_targets=overview.targets(verdicts),
+        not_here=list(dict.fromkeys(view.target for view in views if not view.attached)),
         advice=claims.advice(results),
         verdicts=verdicts,
         claims=[claim for claim in CLAIMS if any(v.claim == claim.id for v in verdicts)],
@@ -74,6 +75,7 @@ def write(results: Results, folder: Path) -> Iterator[str]:
     (folder / "index.html").write_text(page)
     tables = [_markdown(study) for study in sections if study["attached"] and study["table"] and study["baselines"]]
     tables += [table for found in across for table in _markdown_across(found)]
+    tables += [_markdown_table(table) for study in sections for table in study["tables"]]
     (folder / "summary.md").write_text("\n\n".join(tables) + "\n")
     counts = ", ".join(f"{count} {kind}" for kind, count in claims.counted(verdicts).items())
     yield f"{len(verdicts)} verdicts: {counts}"
@@ -112,7 +114,7 @@ def _plain(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def _study(view: View, views: Sequence[View], folder: Path) -> dict[str, Any]:
-    drawn = _of_study(view, "figures")
+    drawn = _of_study(view.study, "figures", view)
     words = "-".join(f"{name}{plainly(value)}" for name, value in view.workload)
     same = [other for other in views if (other.study, other.workload) == (view.study, view.workload)]
     if view != same[0]:  # the first has the plain name
@@ -140,15 +142,15 @@ def _study(view: View, views: Sequence[View], folder: Path) -> dict[str, Any]:
         "saved_nothing": [] if grid else memory.saved_nothing(view),
         "apart": [] if grid else memory.rulers_apart(view),
         "table": [] if grid else _table(view),
-        "tables": _of_study(view, "tables"),
+        "tables": _of_study(view.study, "tables", view),
     }
 
 
-def _of_study(view: View, kind: str) -> list[Any]:
+def _of_study(study: str, kind: str, given: Any) -> list[Any]:
     """The study's own figures or tables: what the function of that name in its file of ``analysis.figures`` returns."""
-    name = f"analysis.figures.{view.study}"
+    name = f"analysis.figures.{study}"
     make = getattr(importlib.import_module(name), kind, None) if find_spec(name) else None
-    return make(view) if make else []
+    return make(given) if make else []
 
 
 def _table(view: View) -> list[dict[str, Any]]:
@@ -201,6 +203,7 @@ def _across(results: Results, views: Sequence[View], folder: Path) -> dict[str, 
         return None
     fits = devices.largest_fits(results, views[0].study)
     cells = remat.cells(views) if views[0].study == "remat" else []
+    tables = _of_study(views[0].study, "across", views) if len(views) > 1 else []
     if len(views) < 2 and not fits and not cells:
         return None
     picture = None
@@ -214,6 +217,7 @@ def _across(results: Results, views: Sequence[View], folder: Path) -> dict[str, 
         "seconds": devices.compile_seconds(views),
         "fits": fits,
         "cells": cells,
+        "tables": tables,
         "survival": Markup(picture) if picture else None,
         "not_here": [view.target for view in views if not view.attached],
     }
@@ -237,7 +241,7 @@ def _markdown(study: dict[str, Any]) -> str:
 
 def _markdown_across(across: dict[str, Any]) -> list[str]:
     """Planned memory by target, the largest sizes that fit and what became of recomputation, in Markdown."""
-    targets, tables = across["targets"], []
+    targets, tables = across["targets"], [_markdown_table(table) for table in across["tables"]]
     if across["planned"] and len(targets) > 1:
         head = f"| planned memory (activations) | n | {' | '.join(targets)} |"
         lines = [head, "|---|--:|" + "--:|" * len(targets)]
@@ -262,6 +266,13 @@ def _markdown_across(across: dict[str, Any]) -> list[str]:
             lines.append(f"| {cell.form} | {cell.target} | {cell.left} / {cell.written} | {memory_of} |")
         tables.append("\n".join(lines))
     return tables
+
+
+def _markdown_table(table: Table) -> str:
+    """A study's own table in Markdown; numbers stand right."""
+    right = [all(row[i][:1] in "0123456789-+.−≥" for row in table.rows) for i in range(len(table.head))]
+    lines = [table.head, ["--:" if numbers else "---" for numbers in right], *table.rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _missing(results: Results, sweeps: Sequence[str]) -> list[dict[str, Any]]:

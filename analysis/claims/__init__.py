@@ -14,8 +14,12 @@ from analysis.frame import Results
 from analysis.verdict import Claim, Verdict
 from analysis.view import differences, views
 
+# The lecture's order; what it does not name comes after.
+LECTURE = ("modes", "closed_forms", "hessians", "linear_solve", "svd", "backprop", "networks", "trace")
+_found = sorted(module.name for module in pkgutil.iter_modules(__path__))
 STUDIES = {
-    module.name: importlib.import_module(f"{__name__}.{module.name}") for module in pkgutil.iter_modules(__path__)
+    name: importlib.import_module(f"{__name__}.{name}")
+    for name in sorted(_found, key=lambda name: LECTURE.index(name) if name in LECTURE else len(LECTURE))
 }
 CLAIMS: list[Claim] = [claim for module in STUDIES.values() for claim in module.CLAIMS]
 

@@ -191,6 +191,20 @@ def schedule_animation(view: View) -> Iterator[Verdict]:
         )
 
 
+NAMES = {
+    "vanilla": "plain jax.grad of a scan",
+    "store_all": "checkpointed_chain that stores everything",
+    "sqrt": "checkpoints every sqrt(n) layers",
+    "multilevel_3": "checkpoints on three levels",
+    "binomial_3": "the binomial schedule with 3 slots",
+    "binomial_10": "the binomial schedule with 10 slots",
+    "binomial_sqrt": "the binomial schedule with about sqrt(2n) slots",
+    "jax_remat_layer": "jax.checkpoint around every layer",
+    "jax_remat_sqrt": "jax.checkpoint around segments of sqrt(n) layers",
+    "jax_remat_sqrt_inner": "jax.checkpoint around segments and the layers in them",
+}
+
+
 def advice(view: View) -> Iterator[Advice]:
     planned = {method: view.planned(method) for method in view.frame["method"].unique()}
     if len(planned.get("vanilla", ())) == 0:
@@ -199,7 +213,7 @@ def advice(view: View) -> Iterator[Advice]:
     memory = pd.Series({m: float(temp[n]) for m, temp in planned.items() if n in temp.index and m != "forward"})
     ratios = {m: view.widened(m, "time / vanilla", n) for m in memory.index} | {"vanilla": (1.0, 1.0, 1.0)}
     question = f"How to backpropagate through {n} layers in less memory?"
-    yield from frontier(view, question, memory, ratios, "activations", "plain jax.grad")
+    yield from frontier(view, question, memory, ratios, "activations", "plain jax.grad", NAMES)
 
 
 CLAIMS = [

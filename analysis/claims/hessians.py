@@ -103,6 +103,9 @@ def _at_zero(view: View, origin: View, claim: str, method: str) -> Verdict:
     return measured(blank, (1.0, 1.0), (float(isnan(error)),) * 3, 1, why)
 
 
+NAMES = {"fwd_rev": "jax.hessian, forward over reverse", "rev_rev": "reverse over reverse"}
+
+
 def advice(view: View) -> Iterator[Advice]:
     line = view.along("inputs", family="network")
     timed = line.series("fwd_rev", "clock", "time")
@@ -111,7 +114,7 @@ def advice(view: View) -> Iterator[Advice]:
     d = int(timed.index[-1])
     found = {method: line.widened(method, "time / fwd_rev", d) for method in COMPOSITIONS if method != "fwd_rev"}
     question = f"Which composition for a Hessian? (network, d = {d})"
-    yield from least(view, question, {"fwd_rev": (1.0, 1.0, 1.0), **found}, "of the time of fwd_rev")
+    yield from least(view, question, {"fwd_rev": (1.0, 1.0, 1.0), **found}, "of the time of fwd_rev", NAMES)
 
 
 CLAIMS = [

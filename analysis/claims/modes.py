@@ -202,7 +202,13 @@ def advice(view: View) -> Iterator[Advice]:
             family = verdict.quantity.rpartition(" ")[2]
             c = in_words((verdict.measured, verdict.low, verdict.high))
             question = f"Forward or reverse mode for a Jacobian of d inputs and m outputs? ({family})"
-            yield Advice(view.study, view.target, question, "reverse where d > c m, forward below", f"c = {c} by time")
+            yield Advice(
+                view.study,
+                view.target,
+                question,
+                f"reverse where d > {verdict.measured:.2f} m, forward below",
+                f"c = {c} by time",
+            )
 
 
 CLAIMS = [

@@ -118,6 +118,16 @@ def _saved(line: View, network: str, method: str, plain: str, n: int, ruler: str
     return measured(blank, within(1.0, RATIO_BAND), (share, low, high), 1, why)
 
 
+NAMES = {
+    "plain": "no checkpointing",
+    "dots": "jax.checkpoint that keeps products of matrices",
+    "dots_no_batch": "jax.checkpoint that keeps products with weights",
+    "names": "jax.checkpoint that keeps named values",
+    "offload": "jax.checkpoint that moves named values to the host",
+    "nothing": "jax.checkpoint around every block",
+    "sqrt": "checkpointed_chain, checkpoints every sqrt(n) blocks",
+    "binomial": "checkpointed_chain, binomial with about sqrt(2n) slots",
+}
 NOTHING = 0.05  # a saving below this share is none
 
 
@@ -190,7 +200,7 @@ def advice(view: View) -> Iterator[Advice]:
         memory = pd.Series({m: float(line.planned(m)[n]) for m in methods if n in line.planned(m).index}, dtype=float)
         ratios = {m: line.widened(m, "time / plain", n) for m in SAVING} | {"plain": (1.0, 1.0, 1.0)}
         question = f"How to train a deep {network} in less memory? ({DEPTH} blocks)"
-        yield from frontier(view, question, memory, ratios, "carries", "plain backprop")
+        yield from frontier(view, question, memory, ratios, "carries", "plain backprop", NAMES)
 
 
 CLAIMS = [

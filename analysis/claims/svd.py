@@ -156,6 +156,9 @@ def degenerate(view: View) -> Iterator[Verdict]:
     yield measured(blank, band, (inf if isnan(error) else error,) * 3, 1, why)
 
 
+NAMES = {"lecture": "the lecture's U diag(dL/ds) V^T", "jax_values": "JAX's own"}
+
+
 def advice(view: View) -> Iterator[Advice]:
     line = square(view, "backward")
     timed = line.series("jax_values", "clock", "time")
@@ -164,7 +167,7 @@ def advice(view: View) -> Iterator[Advice]:
     n = int(timed.index[-1])
     found = {"lecture": line.widened("lecture", "time / jax_values", n), "jax_values": (1.0, 1.0, 1.0)}
     question = f"Which rule for the gradient of singular values? (backward pass, n = {n})"
-    yield from least(view, question, found, "of the time of JAX's rule")
+    yield from least(view, question, found, "of the time of JAX's rule", NAMES)
 
 
 CLAIMS = [
@@ -188,7 +191,7 @@ CLAIMS = [
     Claim(
         "svd-degenerate",
         "svd",
-        "(Where the rule ends.)",
+        "(Where the gradient of an SVD ends.)",
         "by U and V the error grows as 1 / gap and ends in NaN at equal singular values; by the values it stays safe; "
         "at s = 0 there is a subgradient only",
         degenerate,

@@ -165,21 +165,48 @@ def _budgets(view: View, claim: str) -> Iterator[Verdict]:
         interval = float(mine[0] / other[0]), float(mine[1] / other[2]), float(mine[2] / other[1])
         why = "Said: smaller with as many products, as far as the spectrum falls. The interval is that of both errors."
         yield measured(blank, (0.0, 1.0), interval, len(counts), why)
+        yield _in_equal_time(
+            line, replace(blank, quantity=f"error / Hutchinson's in the time of {m} products"), interval, m
+        )
+
+
+def _in_equal_time(line: View, blank: Verdict, shares: tuple[float, float, float], m: int) -> Verdict:
+    """As long as the method takes, Hutchinson's estimator makes more products, and its error falls with their root."""
+    mine, plain = (line.rows(method, "clock", "time") for method in (blank.method, "hutchinson"))
+    if m not in mine.index or m not in plain.index:
+        return replace(blank, ruler="clock", why=line.reasons("clock", blank.method, "hutchinson"))
+    (time, low, high), (other, least, most) = (
+        rows.loc[m, ["value", "low", "high"]].to_numpy(float) for rows in (mine, plain)
+    )
+    more = (time / other, low / most, high / least)
+    interval = [float(share * ratio**0.5) for share, ratio in zip(shares, more, strict=True)]
+    why = f"It takes {more[0]:.2f} times as long; the interval is that of both errors and both times."
+    return measured(replace(blank, ruler="clock"), (0.0, 1.0), (interval[0], interval[1], interval[2]), 1, why)
+
+
+NAMES = {
+    "hutchinson": "the mean of the quadratic forms",
+    "hutchpp": "Hutch++",
+    "xtrace": "XTrace",
+    "fwd_rev": "all at once",
+    "fwd_rev_chunked": f"{CHUNK} at once",
+    "fwd_rev_sequential": "one by one",
+}
 
 
 def advice(view: View) -> Iterator[Advice]:
-    found = {v.method: v for v in _budgets(view, "hutchinson-cost") if v.measured is not None}
-    shares = {name: (v.measured, v.low, v.high) for name, v in found.items()}
+    found = [v for v in _budgets(view, "hutchinson-cost") if v.measured is not None and v.ruler == "estimate"]
+    shares = {v.method: (v.measured, v.low, v.high) for v in found}
     if found:
-        question = f"Which estimator of a trace? ({next(iter(found.values())).quantity.partition(' at ')[2]})"
-        yield from least(view, question, {"hutchinson": (1.0, 1.0, 1.0), **shares}, "of Hutchinson's error")  # type: ignore[dict-item]
+        question = f"Which estimator of a trace? ({found[0].quantity.partition(' at ')[2]})"
+        yield from least(view, question, {"hutchinson": (1.0, 1.0, 1.0), **shares}, "of Hutchinson's error", NAMES)  # type: ignore[dict-item]
     for network in ("small", "large"):
         line = costs(view, network)
         ratios = {
             method: line.widened(method, "time / fwd_rev", ORDERS_AT) for method in BATCHINGS if method != "fwd_rev"
         }
         question = f"How to multiply by {ORDERS_AT} probes? ({dimension(network)} weights)"
-        yield from least(view, question, {"fwd_rev": (1.0, 1.0, 1.0), **ratios}, "of the time of all at once")
+        yield from least(view, question, {"fwd_rev": (1.0, 1.0, 1.0), **ratios}, "of the time of all at once", NAMES)
 
 
 CLAIMS = [
@@ -194,7 +221,7 @@ CLAIMS = [
     Claim(
         "hutchinson-error-rate",
         "trace",
-        "The mean of V probes.",
+        "The mean of V probes estimates the trace.",
         "error exponent -1/2 in V",
         error_rate,
         ("error",),
@@ -202,7 +229,7 @@ CLAIMS = [
     Claim(
         "hutchinson-variance",
         "trace",
-        "(The variance of one probe.)",
+        "(The variance of one probe by theory.)",
         "signs 2 (|X|^2 - sum x_ii^2), normal 2 |X|^2, sphere 2 d / (d + 2) (|X|^2 - tr^2 / d), in the Frobenius norm",
         variance,
         ("error",),

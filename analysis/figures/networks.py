@@ -1,5 +1,7 @@
 """The figures and tables of the study ``networks``."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from analysis import theory
@@ -30,6 +32,7 @@ from analysis.figures.style import (
     styled,
     with_intervals,
 )
+from analysis.remat import SAVED
 from analysis.view import View
 from benchmarks.studies.networks import BATCH, CURVE, DEPTH, DIVIDED, STEPS, UNROLLED
 
@@ -213,4 +216,29 @@ def _methods(line: View, methods: list[str], n: int, title: str) -> Table:
         "on the host (MiB)", f"{line.peak_ruler} peak (MiB)", "time of a step (ms)", "time / plain", "flops / plain",
     )  # fmt: skip
     where = "" if line.attached else f", compiled for {line.target}"
-    return Table(title + where, "", head, rows)
+    return Table(title + where, _saved_nothing(line, methods, n), head, rows)
+
+
+def _saved_nothing(line: View, methods: list[str], n: int) -> str:
+    """Which methods the compiler plans as much memory for as for the first, which checkpoints nothing."""
+    plain, *others = ((method, at(line.planned(method), n)) for method in methods if method != "forward")
+    idle = [method for method, planned in others if planned and plain[1] and planned > SAVED * plain[1]]
+    return f"It saved nothing (at least {SAVED:.0%} of the plan of {plain[0]}): {', '.join(idle)}." if idle else ""
+
+
+def across(views: Sequence[View]) -> list[Table]:
+    """What each target's compiler plans for a step, policy by policy."""
+    found = []
+    for network in STACKS:
+        lines, n = [policies(view, network) for view in views], BATCH[network]
+        rows = []
+        for method in METHODS:
+            planned = [at(line.planned(method), n) for line in lines]
+            residuals = kept(lines[0], method, n)
+            if any(value is not None for value in planned):
+                words = ["" if value is None else f"{value:.1f}" for value in (residuals, *planned)]
+                rows.append([method, *words])
+        head = (f"{network}, carries", "residuals", *(f"{view.target}" for view in views))
+        title = f"Planned memory of a training step by target, {network}, {DEPTH} blocks, batch {n}"
+        found += [Table(title, "", head, rows)] if rows else []
+    return found
