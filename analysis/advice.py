@@ -24,11 +24,12 @@ class Advice:
     measured: str
 
 
-def in_words(found: Interval, unit: str = "") -> str:
+def in_words(found: Interval) -> str:
     """A measured value with its interval."""
     value, low, high = found
-    interval = "" if low == high else f" [{low:.2f}, {high:.2f}]"
-    return f"{value:.2f}{interval} {unit}".strip()
+    digits = ".2f" if value >= 0.1 else ".2g"
+    interval = "" if low == high else f" [{low:{digits}}, {high:{digits}}]"
+    return f"{value:{digits}}{interval}"
 
 
 def least(

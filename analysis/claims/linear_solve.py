@@ -189,7 +189,8 @@ def advice(view: View) -> Iterator[Advice]:
     if len(timed) == 0:
         return
     n = int(timed.index[-1])
-    others = [method for method in line.frame["method"].unique() if method != "jax_solve"]
+    methods = line.frame["method"].unique()
+    others = [m for m in methods if m != "jax_solve" and "cholesky" not in m]  # any A, not a positive definite one
     found = {method: line.widened(method, "time / jax_solve", n) for method in others}
     question = f"How to differentiate a linear solve? (both passes, n = {n})"
     yield from least(view, question, {"jax_solve": (1.0, 1.0, 1.0), **found}, "of the time of jnp.linalg.solve", NAMES)

@@ -196,9 +196,10 @@ def segments(view: View) -> Iterator[Verdict]:
 def advice(view: View) -> Iterator[Advice]:
     for network in STACKS:
         line, n = policies(view, network), BATCH[network]
-        methods = ["plain", *SAVING]
+        moved = len(line.series("offload", "compiler", "host")) > 0  # otherwise it is the same as keeping them
+        methods = ["plain", *(method for method in SAVING if moved or method != "offload")]
         memory = pd.Series({m: float(line.planned(m)[n]) for m in methods if n in line.planned(m).index}, dtype=float)
-        ratios = {m: line.widened(m, "time / plain", n) for m in SAVING} | {"plain": (1.0, 1.0, 1.0)}
+        ratios = {m: line.widened(m, "time / plain", n) for m in methods} | {"plain": (1.0, 1.0, 1.0)}
         question = f"How to train a deep {network} in less memory? ({DEPTH} blocks)"
         yield from frontier(view, question, memory, ratios, "carries", "plain backprop", NAMES)
 

@@ -17,6 +17,7 @@ VARIANCE_BAND = 0.1
 COVERAGE = (0.925, 0.975)  # of intervals that are to cover in 95 of 100 cases
 FARTHEST = 3.0  # standard errors that the farthest of six runs may be off
 BATCHINGS = {"fwd_rev": 1.0, "fwd_rev_chunked": 0.0, "fwd_rev_sequential": 0.0}  # exponent of memory in V
+WORTH_IT = 0.25  # of the products that the exact trace takes: estimators are compared up to there
 RESOLVED = 4 * 2**10  # bytes: growth of less than this is none
 
 
@@ -155,6 +156,7 @@ def _budgets(view: View, claim: str) -> Iterator[Verdict]:
     for method in ("hutchpp", "xtrace"):
         rows = line.rows(method, "estimate", "error")
         counts = rows.index.intersection(plain.index)
+        counts = counts[counts <= WORTH_IT * dimension("small")]
         m = int(counts.max()) if len(counts) else 0
         quantity = f"error / Hutchinson's at {m} products" if m else "error / Hutchinson's"
         blank = unmeasured(view, claim, method, "estimate", quantity, 1.0)

@@ -37,7 +37,12 @@ from analysis.view import View
 from benchmarks.studies.networks import BATCH, CURVE, DEPTH, DIVIDED, STEPS, UNROLLED
 
 METHODS = ["plain", "everything", *SAVING]
+HIDDEN = (
+    "What a step holds while it runs may lie in the buffers of its results, weights and Adam's state, before these are "
+    "written: a likely cause of plans below the residuals."
+)
 UNROLLED_METHODS = ["unrolled", "unrolled_nothing"]
+EPS = float(np.finfo(np.float32).eps)
 FOLLOWED = ["plain", "dots", "nothing", "sqrt"]
 
 
@@ -89,7 +94,7 @@ def split(view: View, networks: list[str]) -> Drawn:
         "Memory of a training step: residuals and workspace",
         "A carry is what one block hands to the next. Residuals are counted in the program: what the forward pass "
         "keeps for the backward pass. Workspace is the rest of the plan, the gradient and what a block needs while it "
-        "runs among it; values moved to the host are in neither.",
+        f"runs among it; values moved to the host are in neither. {HIDDEN}",
         figure,
     )
 
@@ -112,8 +117,8 @@ def segments(view: View, networks: list[str]) -> Drawn:
     return Drawn(
         "segments",
         "How many segments take the least memory",
-        "Predicted from the residuals of plain backprop alone, without what a step holds besides them (weights' "
-        "gradients, the loss): the planned curve lies above by that.",
+        "Predicted from the residuals of plain backprop alone, without what a step holds besides them, such as the "
+        f"weights' gradients. {HIDDEN}",
         figure,
     )
 
@@ -160,12 +165,15 @@ def of_curves(view: View, networks: list[str]) -> Drawn:
         plain = losses(curves(view, network), "plain")
         axes[2 * k].plot(plain.index, plain, color="black", marker="o", label="plain")
         axes[2 * k].set(xlabel="step", ylabel="loss (nats)", title=network, ylim=(0, None))
+        farthest = 0.0
         for i, method in enumerate(TRAINED):
             found = losses(curves(view, network), method)
             apart = (found - plain).abs() / plain
+            farthest = max([farthest, *apart])
             axes[2 * k + 1].plot(apart.index, apart, label=method, lw=1, **look(i))
         title = f"{network}: distance from plain"
-        axes[2 * k + 1].set(xlabel="step", ylabel="relative difference of the loss", title=title, ylim=(0, None))
+        axes[2 * k + 1].set(xlabel="step", ylabel="relative difference of the loss", title=title)
+        axes[2 * k + 1].set_ylim(0, 1.1 * max(EPS, farthest))
         legend(axes[2 * k])
         legend(axes[2 * k + 1])
     return Drawn(
@@ -204,6 +212,7 @@ def _methods(line: View, methods: list[str], n: int, title: str) -> Table:
                 f"{memory[n]:.1f}",
                 "" if residuals is None else f"{memory[n] - residuals:.1f}",
                 cell(line.series(method, "compiler", plan) / 2**20, n, mib),
+                cell(line.series(method, "compiler", "total") / 2**20, n, mib),
                 cell(line.series(method, "compiler", "host") / 2**20, n, mib),
                 cell(line.series(method, line.peak_ruler, "peak") / 2**20, n, mib),
                 cell(line.series(method, "clock", "time") * 1e3, n, mib),
@@ -212,7 +221,7 @@ def _methods(line: View, methods: list[str], n: int, title: str) -> Table:
             ]
         )
     head = (
-        "method", "residuals (carries)", f"{plan} (carries)", "workspace (carries)", f"{plan} (MiB)",
+        "method", "residuals (carries)", f"{plan} (carries)", "workspace (carries)", f"{plan} (MiB)", "total (MiB)",
         "on the host (MiB)", f"{line.peak_ruler} peak (MiB)", "time of a step (ms)", "time / plain", "flops / plain",
     )  # fmt: skip
     where = "" if line.attached else f", compiled for {line.target}"

@@ -15,6 +15,7 @@ differs between methods is what the forward pass keeps of each block for the bac
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
+from operator import itemgetter
 from typing import Any
 
 import jax
@@ -131,7 +132,7 @@ def unrolled(block: Block, case: Case) -> Stack:
 
     def stack(weights: Tree, h: Carry) -> Carry:
         for i in range(case["depth"]):
-            h = block(jax.tree.map(lambda a: a[i], weights), h)  # noqa: B023
+            h = block(jax.tree.map(itemgetter(i), weights), h)
         return h
 
     return stack
@@ -300,7 +301,7 @@ def shapes(case: Case) -> tuple[Tree, ...]:
 
 
 def reference(case: Case) -> Any:
-    """The plain program's result in float64: the first moment after a step, or the losses."""
+    """The plain program's result in float64, inputs included: the first moment after a step, or the losses."""
     sized = (("segments", 0), *(param for param in case.params if param[0] != "segments"))
     return _plain(Case(case.study, "plain", sized, "float64"))
 
