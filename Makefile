@@ -59,14 +59,14 @@ asv: .venv/test
 # The run that README shows: PROFILE=full make report reference
 reference:
 	mkdir -p results/reference/figures
-	gzip -9nc results/latest.json > results/reference/latest.json.gz
+	xz -9ec results/latest.json > results/reference/latest.json.xz
 	cp results/report/verdicts.json results/report/summary.md results/reference
-	cp $(patsubst results/reference/%,results/report/%,$(FIGURES)) results/reference/figures
+	cp $(addprefix results/report/figures/,$(FIGURES)) results/reference/figures
 	$(CHROMIUM) --headless --no-sandbox --disable-gpu --hide-scrollbars --window-size=1500,1130 \
 		--screenshot=results/reference/report.png file://$(CURDIR)/results/report/index.html
 
 # What README shows of it; the picture of the report needs a browser.
-FIGURES = $(shell grep -o 'results/reference/figures/[^)]*' README.md)
+FIGURES = $(shell sed -n 's|.*(results/reference/figures/\([a-zA-Z0-9_.-]*\)).*|\1|p' README.md)
 CHROMIUM ?= chromium
 
 noise: .venv/report

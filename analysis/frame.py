@@ -1,7 +1,7 @@
 """The tidy frame: one row a number, whichever front door it came through."""
 
-import gzip
 import json
+import lzma
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -44,7 +44,7 @@ class Results:
 
 
 def read(paths: Iterable[Path]) -> Results:
-    """Read pytest-benchmark JSON files, gzipped or not, and asv results folders, mixed.
+    """Read pytest-benchmark JSON files, packed by xz or not, and asv results folders, mixed.
 
     Raises
     ------
@@ -111,10 +111,10 @@ def _records(content: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 def _pytest_json(path: Path) -> Any:
     try:
         packed = path.read_bytes()
-        content = json.loads(gzip.decompress(packed) if path.suffix == ".gz" else packed)
+        content = json.loads(lzma.decompress(packed) if path.suffix == ".xz" else packed)
     except FileNotFoundError:
         raise ValueError(f"{path} does not exist; make it with `make report`") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, gzip.BadGzipFile, EOFError):
+    except (json.JSONDecodeError, UnicodeDecodeError, lzma.LZMAError):
         content = None
     if not isinstance(content, dict) or not {"benchmarks", "machine_info"} <= content.keys():
         raise ValueError(

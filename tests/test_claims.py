@@ -13,7 +13,7 @@ from benchmarks.environment import ROOT
 
 @cache
 def committed(name):
-    return frame.read([ROOT / "results" / "reference" / f"{name}.json.gz"])
+    return frame.read([ROOT / "results" / "reference" / f"{name}.json.xz"])
 
 
 SPOILED = [  # of what no theory allows: study, method, quantity, by how much, the claim that must fail

@@ -138,7 +138,7 @@ def linear_algebra_tables():
 
 
 def test_the_committed_run_gives_the_committed_verdicts():
-    verdicts = claims.verdicts(frame.read([REFERENCE / "latest.json.gz"]))
+    verdicts = claims.verdicts(frame.read([REFERENCE / "latest.json.xz"]))
     committed = json.loads((REFERENCE / "verdicts.json").read_text())
     assert [v.verdict for v in verdicts] == [row["verdict"] for row in committed]
     for verdict, row in zip(verdicts, committed, strict=True):
