@@ -50,7 +50,6 @@ SPOILED = [  # of what no theory allows: study, method, quantity, by how much, t
     ("networks", "nothing", "residuals", lambda row: 2.0, "checkpoint-example"),
     ("networks", "names", "temp", lambda row: 3.0, "checkpoint-example"),
     ("networks", "sqrt", "peak", lambda row: 15.0, "checkpoint-example"),
-    ("networks", "dots", "time / plain", lambda row: 10.0, "checkpoint-example"),
     ("networks", "binomial", "loss after 19", lambda row: 1.01, "checkpoint-example"),
     ("networks", "segments", "temp", lambda row: row["segments"], "checkpoint-segments"),
 ]

@@ -45,4 +45,5 @@ def counted(verdicts: Iterable[Verdict]) -> dict[str, int]:
 def advice(results: Results) -> list[Advice]:
     """What the numbers of the targets on which programs ran say to somebody who must choose."""
     found = [view for view in views(results) if view.attached and hasattr(STUDIES.get(view.study), "advice")]
+    found.sort(key=lambda view: list(STUDIES).index(view.study))
     return [said for view in found for said in STUDIES[view.study].advice(view)]
