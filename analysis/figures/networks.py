@@ -94,7 +94,8 @@ def split(view: View, networks: list[str]) -> Drawn:
         "Memory of a training step: residuals and workspace",
         "A carry is what one block hands to the next. Residuals are counted in the program: what the forward pass "
         "keeps for the backward pass. Workspace is the rest of the plan, the gradient and what a block needs while it "
-        f"runs among it; values moved to the host are in neither. {HIDDEN}",
+        f"runs among it; values moved to the host are in neither; on a CPU, where that is the same memory, "
+        f"they stand as workspace. {HIDDEN}",
         figure,
     )
 
