@@ -18,6 +18,7 @@ TRAINED = ("dots", "names", "nothing", "sqrt", "binomial")  # over many steps
 TIMED = ("dots", "names", "nothing", "sqrt")
 AT_PEAK = ("nothing", "sqrt")  # whose saving is looked for in the process as well
 ALIKE = (0.0, 3.0)  # of a loss curve's distance from the plain one over that one's own rounding
+NOTHING = 0.05  # a saving below this share is none
 NEAR = (1.0, 1 + RATIO_BAND)  # of memory over the least
 
 
@@ -118,19 +119,6 @@ def _saved(line: View, network: str, method: str, plain: str, n: int, ruler: str
     return measured(blank, within(1.0, RATIO_BAND), (share, low, high), 1, why)
 
 
-NAMES = {
-    "plain": "no checkpointing",
-    "dots": "jax.checkpoint that keeps products of matrices",
-    "dots_no_batch": "jax.checkpoint that keeps products with weights",
-    "names": "jax.checkpoint that keeps named values",
-    "offload": "jax.checkpoint that moves named values to the host",
-    "nothing": "jax.checkpoint around every block",
-    "sqrt": "checkpointed_chain, checkpoints every sqrt(n) blocks",
-    "binomial": "checkpointed_chain, binomial with about sqrt(2n) slots",
-}
-NOTHING = 0.05  # a saving below this share is none
-
-
 def _time(line: View, network: str, method: str, n: int) -> Verdict:
     """The ratio of times against that of counted flops."""
     flops = [at(line.series(name, "count", "flops"), n) for name in (method, "plain")]
@@ -191,6 +179,18 @@ def segments(view: View) -> Iterator[Verdict]:
         why = f"Of those tried, {chosen} segments are predicted to be best: {planned[chosen]:.1f} carries; "
         why += f"the least is {planned.min():.1f}, with {planned.idxmin()}."
         yield measured(other, NEAR, (share,) * 3, len(planned), why)
+
+
+NAMES = {
+    "plain": "no checkpointing",
+    "dots": "jax.checkpoint that keeps products of matrices",
+    "dots_no_batch": "jax.checkpoint that keeps products with weights",
+    "names": "jax.checkpoint that keeps named values",
+    "offload": "jax.checkpoint that moves named values to the host",
+    "nothing": "jax.checkpoint around every block",
+    "sqrt": "checkpointed_chain, checkpoints every sqrt(n) blocks",
+    "binomial": "checkpointed_chain, binomial with about sqrt(2n) slots",
+}
 
 
 def advice(view: View) -> Iterator[Advice]:
