@@ -48,7 +48,7 @@ class Effort:
 
 
 EFFORTS = {
-    "quick": Effort(3, clock.LEAST_ROUNDS, 40, 2, 60, compiles_all=False, fits=False),
+    "quick": Effort(2, clock.LEAST_ROUNDS, 40, 2, 60, compiles_all=False, fits=False),
     "full": Effort(20, 2 * clock.LEAST_ROUNDS, 100, 3, 600, compiles_all=True, fits=True),
 }
 UNCHECKED = {"EQX_ON_ERROR": "off"}  # Equinox's checks call Python back: such a program could not be saved and timed
