@@ -58,14 +58,20 @@ def frontier(
     over: str,
     names: Mapping[str, str],
 ) -> Iterable[Advice]:
-    """Methods than which none takes both less memory and less time, from the fastest to the least in memory."""
+    """What to take as memory gets scarce, from the fastest to the least in memory.
+
+    Of the fastest and those not to be told from it the least in memory; then the same among those that take still less.
+    """
     known = {name: found for name, found in ratios.items() if found is not None and name in memory.index}
     if len(known) < 2:
         return []
     chosen: list[str] = []
-    for name in sorted(known, key=lambda name: known[name][0]):
-        if not chosen or memory[name] < memory[chosen[-1]]:
-            chosen.append(name)
+    left = list(known)
+    while left:
+        fastest = known[min(left, key=lambda name: known[name][0])]
+        alike = [name for name in left if known[name][1] <= fastest[2]]
+        chosen.append(min(alike, key=lambda name: float(memory[name])))
+        left = [name for name in left if memory[name] < memory[chosen[-1]]]
     said = "; ".join(f"{name} {memory[name]:.1f} {unit}, {in_words(known[name])}" for name in chosen)
     return [
         Advice(view.study, view.target, question, ", ".join(_named(chosen, names)), f"{said} of the time of {over}")

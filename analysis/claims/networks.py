@@ -95,20 +95,20 @@ def _saved(line: View, network: str, method: str, plain: str, n: int, ruler: str
     blank = replace(blank, method=method)
     memory = [line.rows(name, ruler, quantity) for name in (plain, method)]
     unit = at(line.series(plain, "count", "activation"), n)
-    residuals = [kept(line, name, n) for name in (plain, method)]
-    if any(n not in rows.index for rows in memory) or unit is None or None in residuals:
+    stored, fewer = kept(line, plain, n), kept(line, method, n)
+    if any(n not in rows.index for rows in memory) or unit is None or stored is None or fewer is None:
         return blank
     before, after = ({c: float(rows[c][n]) / unit for c in ("value", "low", "high")} for rows in memory)
-    due = residuals[0] - residuals[1]  # type: ignore[operator]
+    due = stored - fewer
     exact = pd.isna(before["low"])
     ends = ("value", "value") if exact else ("low", "high")
     share = (before["value"] - after["value"]) / due
     low, high = (before[ends[0]] - after[ends[1]]) / due, (before[ends[1]] - after[ends[0]]) / due
     why = f"{before['value']:.1f} carries become {after['value']:.1f}; residuals: "
-    why += f"{residuals[0]:.1f} and {residuals[1]:.1f}."
+    why += f"{stored:.1f} and {fewer:.1f}."
     if high < NOTHING:
         why += " It saved nothing: the compiler merged the recomputed values with the stored ones, or holds both."
-    elif before["value"] < residuals[0]:  # type: ignore[operator]
+    elif before["value"] < stored:
         why += (
             " Without a loop the compiler plans less than the residuals to begin with: it computes some of them again."
         )

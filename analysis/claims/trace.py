@@ -182,7 +182,10 @@ def _in_equal_time(line: View, blank: Verdict, shares: tuple[float, float, float
     )
     more = (time / other, low / most, high / least)
     interval = [float(share * ratio**0.5) for share, ratio in zip(shares, more, strict=True)]
-    why = f"It takes {more[0]:.2f} times as long; the interval is that of both errors and both times."
+    why = (
+        f"It takes {more[0]:.2f} times as long; Hutchinson's error is taken to fall as V^-1/2 meanwhile, as theory has "
+        "it. The interval is that of both errors and both times."
+    )
     return measured(replace(blank, ruler="clock"), (0.0, 1.0), (interval[0], interval[1], interval[2]), 1, why)
 
 
@@ -197,11 +200,12 @@ NAMES = {
 
 
 def advice(view: View) -> Iterator[Advice]:
-    found = [v for v in _budgets(view, "hutchinson-cost") if v.measured is not None and v.ruler == "estimate"]
-    shares = {v.method: (v.measured, v.low, v.high) for v in found}
-    if found:
-        question = f"Which estimator of a trace? ({found[0].quantity.partition(' at ')[2]})"
-        yield from least(view, question, {"hutchinson": (1.0, 1.0, 1.0), **shares}, "of Hutchinson's error", NAMES)  # type: ignore[dict-item]
+    shares, at = {"hutchinson": (1.0, 1.0, 1.0)}, ""
+    for v in _budgets(view, "hutchinson-cost"):
+        if v.ruler == "estimate" and v.measured is not None and v.low is not None and v.high is not None:
+            shares[v.method], at = (v.measured, v.low, v.high), v.quantity.partition(" at ")[2]
+    question = f"Which estimator of a trace? ({at})"
+    yield from least(view, question, shares, "of Hutchinson's error", NAMES)
     for network in ("small", "large"):
         line = costs(view, network)
         ratios = {
