@@ -32,13 +32,8 @@ def in_words(found: Interval) -> str:
     return f"{value:{digits}}{interval}"
 
 
-def least(
-    view: View, question: str, candidates: Mapping[str, Interval | None], unit: str, names: Mapping[str, str]
-) -> Iterable[Advice]:
-    """The candidate with the least value, with those that are not to be told from it; nothing where none has any.
-
-    ``names`` are what methods are for people.
-    """
+def least(view: View, question: str, candidates: Mapping[str, Interval | None], unit: str) -> Iterable[Advice]:
+    """The candidate with the least value, with those that are not to be told from it; nothing where none has any."""
     known = {name: found for name, found in candidates.items() if found is not None}
     if len(known) < 2:
         return []
@@ -46,7 +41,7 @@ def least(
     best = known[ordered[0]]
     chosen = [name for name in ordered if known[name][1] <= best[2]]
     said = "; ".join(f"{name} {in_words(known[name])}" for name in ordered)
-    return [Advice(view.study, view.target, question, " or ".join(_named(chosen, names)), f"{said} {unit}")]
+    return [Advice(view.study, view.target, question, " or ".join(_named(view, chosen)), f"{said} {unit}")]
 
 
 def frontier(
@@ -56,7 +51,6 @@ def frontier(
     ratios: Mapping[str, Interval | None],
     unit: str,
     over: str,
-    names: Mapping[str, str],
 ) -> Iterable[Advice]:
     """What to take as memory gets scarce, from the fastest to the least in memory.
 
@@ -73,10 +67,10 @@ def frontier(
         chosen.append(min(alike, key=lambda name: float(memory[name])))
         left = [name for name in left if memory[name] < memory[chosen[-1]]]
     said = "; ".join(f"{name} {memory[name]:.1f} {unit}, {in_words(known[name])}" for name in chosen)
-    return [
-        Advice(view.study, view.target, question, ", ".join(_named(chosen, names)), f"{said} of the time of {over}")
-    ]
+    return [Advice(view.study, view.target, question, ", ".join(_named(view, chosen)), f"{said} of the time of {over}")]
 
 
-def _named(methods: Iterable[str], names: Mapping[str, str]) -> list[str]:
-    return [f"{names[method]} ({method})" if method in names else method for method in methods]
+def _named(view: View, methods: Iterable[str]) -> list[str]:
+    """Methods as their labels have them, for people."""
+    labels = {method: traits.label for method in methods if (traits := view.traits(method)) and traits.label}
+    return [f"{labels[method]} ({method})" if method in labels else method for method in methods]

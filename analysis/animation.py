@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from benchmarks.checkpointing import interpret
+from adcost.checkpointing import interpret
 from benchmarks.studies import backprop
 
 # The lecture's three strategies and the optimum for three slots, at a depth that every profile measures.
@@ -23,9 +23,10 @@ class Frame:
 
 def frames(method: str, depth: int) -> Iterator[Frame]:
     """The frames of a method's schedule, a row of the schedule each."""
-    schedule = backprop.SCHEDULES[method](depth)
+    schedule = backprop.METHODS[method].schedule
+    assert schedule is not None
     evaluations = 0
-    for state in interpret(schedule):
+    for state in interpret(schedule(depth)):
         evaluations += state.row.advance
         needed = state.pending + state.row.backward
         stored = tuple(sorted({position for position in state.slots.values() if position <= needed}))

@@ -8,8 +8,8 @@ from math import exp
 import numpy as np
 from scipy import optimize
 
+from adcost.modes import Mode, advised
 from analysis.view import View
-from benchmarks.advice import Mode, advised
 
 RESAMPLES = 200
 

@@ -71,7 +71,7 @@ class Fits:
 def largest_fits(results: Results, study: str) -> list[Fits]:
     """What was sought of a study, a table a workload."""
     frame = results.frame
-    asked = frame["quantity"].str.extract(r"^largest (\w+) that fits$")[0]
+    asked = frame["quantity"].str.extract(r"^largest (\w+)$")[0]
     mine = frame.assign(parameter=asked)[(frame["study"] == study) & (frame["ruler"] == "fit") & asked.notna()]
     names = [name for name in parameters(mine) if name != "parameter" and mine[name].notna().any()]
     found = []

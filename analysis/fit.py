@@ -1,4 +1,4 @@
-"""Exponents with their intervals. (Ratios have theirs in ``benchmarks.rulers.clock``.)"""
+"""Exponents with their intervals. (Ratios have theirs in ``adcost.rulers.clock``.)"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

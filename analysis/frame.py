@@ -2,6 +2,7 @@
 
 import json
 import lzma
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,10 +14,11 @@ import numpy as np
 import pandas as pd
 from asv import results as asv_results
 
-from benchmarks.cases import Case, case_from_id, case_from_json, studies
-from benchmarks.targets import ANY
+from adcost.suite.vocabulary import Case, case_from_id, case_from_json
+from adcost.targets import ANY
+from benchmarks import studies
 
-NUMBER = ["ruler", "target", "quantity", "unit", "value", "low", "high", "repeats", "flags"]
+NUMBER = ["ruler", "target", "quantity", "at", "unit", "value", "low", "high", "repeats", "flags"]
 GAP = ["ruler", "target", "reason"]
 PAIR = ["target", "first", "again"]
 ORIGIN = ["source", "commit", "jax", "machine"]
@@ -44,7 +46,7 @@ class Results:
 
 
 def read(paths: Iterable[Path]) -> Results:
-    """Read pytest-benchmark JSON files, packed by xz or not, and asv results folders, mixed.
+    """Read JSON of pytest-benchmark and of ``adcost measure``, packed by xz or not, and asv results folders, mixed.
 
     Raises
     ------
@@ -61,8 +63,9 @@ def read(paths: Iterable[Path]) -> Results:
             for number in _from_asv(path):
                 (numbers if "value" in number else missing).append(number)
         else:
-            content = _pytest_json(path)
-            environment = {**content["machine_info"], **content["machine_info"].get("environment", {})}
+            content = _json(path)
+            machine = content.get("machine_info", {})
+            environment = {**machine, **machine.get("environment", {}), **content.get("environment", {})}
             environments[str(path)] = environment
             origin = _origin(path, environment)
             for record in _records(content):
@@ -97,18 +100,24 @@ def _table(rows: list[dict[str, Any]], columns: list[str]) -> pd.DataFrame:
 def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
     frame = _table(rows, NUMBER)
     frame["flags"] = frame.pop("flags").map(lambda flags: "; ".join(flags) if isinstance(flags, (list, tuple)) else "")
-    texts = dict.fromkeys(("ruler", "target", "quantity", "flags"), str)  # an empty column would be one of numbers
+    frame["at"] = frame["at"].map(
+        lambda at: "; ".join(f"{k}={v}" for k, v in at) if isinstance(at, (list, tuple)) else ""
+    )
+    texts = dict.fromkeys(
+        ("ruler", "target", "quantity", "at", "flags"), str
+    )  # an empty column would be one of numbers
     return frame.astype({"value": float, "low": float, "high": float, **texts})
 
 
 def _records(content: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    for benchmark in content["benchmarks"]:
+    for benchmark in content.get("benchmarks", []):
         if "case" in benchmark["extra_info"]:
             yield benchmark["extra_info"]
     yield from content.get("more_records", [])
+    yield from content.get("records", [])  # of ``adcost measure``
 
 
-def _pytest_json(path: Path) -> Any:
+def _json(path: Path) -> Any:
     try:
         packed = path.read_bytes()
         content = json.loads(lzma.decompress(packed) if path.suffix == ".xz" else packed)
@@ -116,10 +125,10 @@ def _pytest_json(path: Path) -> Any:
         raise ValueError(f"{path} does not exist; make it with `make report`") from None
     except (json.JSONDecodeError, UnicodeDecodeError, lzma.LZMAError):
         content = None
-    if not isinstance(content, dict) or not {"benchmarks", "machine_info"} <= content.keys():
-        raise ValueError(
-            f"{path} is no result: pass pytest-benchmark's JSON (results/latest.json) or a folder of asv's"
-        )
+    kinds = {"benchmarks", "machine_info"}, {"records", "environment"}
+    if not isinstance(content, dict) or not any(kind <= content.keys() for kind in kinds):
+        said = "pass pytest-benchmark's JSON (results/latest.json), that of `adcost measure`, or a folder of asv's"
+        raise ValueError(f"{path} is no result: {said}")
     return content
 
 
@@ -156,10 +165,11 @@ def _from_asv(folder: Path) -> Iterator[dict[str, Any]]:
             combinations = list(product(*result.get_result_params(name)))
             values = result.get_result_value(name, result.get_result_params(name))
             stats = result.get_result_stats(name, result.get_result_params(name)) or [None] * len(values)
-            for (case_id, *_), value, spread in zip(combinations, values, stats, strict=True):
+            study = _study_of(name.split(".")[-2])
+            for words, value, spread in zip(combinations, values, stats, strict=True):
                 if value is not None and not np.isfinite(value):
                     continue  # it was not asked for
-                case = case_from_id(case_id.strip("'"))
+                case = case_from_id("-".join([study, *(word.strip("'") for word in words)]))
                 identity = cases.setdefault(case, {**_identity(case), **origin})
                 if value is None:
                     reason = f"asv holds no {quantity}: its benchmark failed"
@@ -171,6 +181,11 @@ def _from_asv(folder: Path) -> Iterator[dict[str, Any]]:
             yield {**identity, "ruler": "clock", "target": "cpu", "reason": NO_RATIO}
             yield {**identity, "ruler": "process", "target": "cpu", "reason": NO_PEAK}
             yield from ({**identity, **fact} for fact in _facts(case))
+
+
+def _study_of(title: str) -> str:
+    """The study of an asv class, as ``linear_solve`` of ``LinearSolveExecutions``."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", title.removesuffix("Executions")).lower()
 
 
 def _spread(stats: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
+from adcost.rulers import process
 from analysis.view import View
-from benchmarks.rulers import process
 
 
 def saved_nothing(view: View, margin: float = 0.05) -> list[tuple[str, int, float, str, float]]:
@@ -15,7 +15,8 @@ def saved_nothing(view: View, margin: float = 0.05) -> list[tuple[str, int, floa
     """
     found = []
     for method in view.frame["method"].unique():
-        plain = "vanilla_unrolled" if method.endswith("_unrolled") else "vanilla"
+        traits = view.traits(str(method))
+        plain = "vanilla_unrolled" if traits and traits.form == "unrolled" else "vanilla"
         least = view.planned(plain)
         evaluations = view.series(method, "count", "evaluations")
         temp = view.planned(method)

@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from adcost.targets import ANY
 from analysis.verdict import Claim, Verdict
-from benchmarks.targets import ANY
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from analysis.verdict import EXPONENT_BAND, RATIO_BAND, Verdict
 from analysis.versions import compared
 from analysis.view import View, differences, plainly
 from analysis.view import views as all_views
-from benchmarks.cases import studies
+from benchmarks import studies
 
 MARKS = {"confirmed": "✓", "refuted": "✗", "inconclusive": "?", "not measured": "–"}
 

@@ -11,10 +11,10 @@ from typing import Literal
 
 import pandas as pd
 
+from adcost.rulers import process
+from adcost.targets import ANY
 from analysis import fit
 from analysis.view import View
-from benchmarks.rulers import process
-from benchmarks.targets import ANY
 
 Kind = Literal["confirmed", "refuted", "inconclusive", "not measured"]
 EXPONENT_BAND = 0.1  # how far a measured exponent may lie from the predicted one

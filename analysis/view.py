@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from adcost.rulers.clock import median_interval
+from adcost.suite.vocabulary import Method
+from adcost.targets import ANY, TARGETS
 from analysis.frame import Results, parameters
-from benchmarks.cases import studies
-from benchmarks.rulers.clock import median_interval
-from benchmarks.targets import ANY, TARGETS
+from benchmarks import studies
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class View:
 
     @cached_property
     def _quantities(self) -> Mapping[Any, Any]:
-        return self.frame.groupby(["method", "ruler", "quantity"]).indices
+        return self.frame.groupby(["method", "ruler", "quantity", "at"]).indices
 
     def _mine(self, frame: pd.DataFrame) -> pd.DataFrame:
         if len(frame) == 0:
@@ -80,24 +81,37 @@ class View:
     def again(self) -> pd.DataFrame:
         return self._mine(self.results.again)
 
-    def rows(self, method: str, ruler: str, quantity: str) -> pd.DataFrame:
-        """A quantity by size, one row a size (the last source wins)."""
-        asked = method, ruler, quantity
+    def traits(self, method: str) -> Method | None:
+        """What the study says of a method; None of one that it no longer has."""
+        return studies()[self.study].methods.get(method) if self.study in studies() else None
+
+    def rows(self, method: str, ruler: str, quantity: str, at: str = "") -> pd.DataFrame:
+        """A quantity by size, one row a size (the last source wins); ``at`` says which, of one that has an index."""
+        asked = method, ruler, quantity, at
         if asked not in self._rows:
             self._rows[asked] = self._by_size(*asked)
         return self._rows[asked]
 
     @cached_property
-    def _rows(self) -> dict[tuple[str, str, str], pd.DataFrame]:
+    def _rows(self) -> dict[tuple[str, str, str, str], pd.DataFrame]:
         return {}
 
-    def _by_size(self, method: str, ruler: str, quantity: str) -> pd.DataFrame:
-        chosen = self.frame.iloc[self._quantities.get((method, ruler, quantity), [])]
+    def _by_size(self, *asked: str) -> pd.DataFrame:
+        chosen = self.frame.iloc[self._quantities.get(asked, [])]
         rows = chosen.dropna(subset=[self.sweep]).drop_duplicates(self.sweep, keep="last").sort_values(self.sweep)
         return rows.set_index(rows[self.sweep].astype(int))  # beside studies without this parameter it is of floats
 
     def series(self, method: str, ruler: str, quantity: str) -> "pd.Series[float]":
         return self.rows(method, ruler, quantity)["value"]
+
+    def indexed(self, method: str, ruler: str, quantity: str, index: str, **fixed: int) -> "pd.Series[float]":
+        """A quantity by its index, as the error by ``probes``, other indices fixed (the last source wins)."""
+        begin = "; ".join([*(f"{name}={value}" for name, value in fixed.items()), f"{index}="])
+        frame = self.frame
+        mine = frame[(frame["method"] == method) & (frame["ruler"] == ruler) & (frame["quantity"] == quantity)]
+        mine = mine[mine["at"].str.startswith(begin)]
+        found = pd.Series(mine["value"].to_numpy(float), index=mine["at"].str.removeprefix(begin).astype(int))
+        return found[~found.index.duplicated(keep="last")].sort_index()
 
     def activations(self, method: str, ruler: str, quantity: str) -> "pd.Series[float]":
         """A quantity in bytes, in activations. Peaks are without what any method must hold beside its temporaries."""

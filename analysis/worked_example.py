@@ -6,7 +6,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from benchmarks.evaluation_trace import Node, evaluation_trace
+from adcost.evaluation_trace import Node, evaluation_trace
 
 AT = (2.0, 5.0)
 

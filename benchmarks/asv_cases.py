@@ -1,4 +1,4 @@
-"""Front door 2, asv: one class a study, its parameter the case, and one for the cases whose execution is counted.
+"""Door 2, asv: a class a study, with method and size as parameters, and one for the cases whose execution is counted.
 
 ``PROFILE`` in the environment chooses the cases, as for pytest. asv runs ``setup`` before every timed call, so it
 must cost nothing the second time: programs are compiled once and kept. Without it ``asv run --quick``, which does not
@@ -8,95 +8,83 @@ alone. asv finds classes by looking at this module, so they are put into its nam
 
 import os
 import sys
+from collections.abc import Sequence
 from functools import lru_cache
+from itertools import product
 from typing import Any
 
-from benchmarks import cases, recorder, targets
-from benchmarks.rulers import compiler, counts
+import benchmarks
+from adcost.rulers import count as counts
+from adcost.rulers import subject, table
+from adcost.suite import campaign, probe, registry, vocabulary
+from adcost.targets import TARGETS
 
-PROFILE = os.environ.get("PROFILE", cases.PROFILES[0])
+PROFILE = os.environ.get("PROFILE", vocabulary.PROFILES[0])
 COMPILE_BUDGET = 8.0  # seconds
 os.environ["JAX_PLATFORMS"] = "cpu"  # with a GPU's or a TPU's compiler installed, JAX would look for the device
 
 
-@lru_cache(maxsize=1)
-def _program(case: cases.Case) -> tuple[cases.Program, tuple[Any, ...]]:
-    import jax
-
-    jax.config.update("jax_enable_x64", case.dtype == "float64")
-    program = cases.studies()[case.study].program(case)
-    return program, jax.device_put(program.inputs())
+def _case(study: str, method: str, size: str) -> vocabulary.Case:
+    return vocabulary.case_from_id(f"{study}-{method}-{size}")
 
 
 @lru_cache(maxsize=1)
-def _compiled(case: cases.Case) -> tuple[Any, list[cases.Number], tuple[Any, ...]]:
-    program, inputs = _program(case)
-    if not cases.studies()[case.study].methods[case.method].jitted:
-        return program.run, [], inputs
-    return *compiler.compile_program(program, targets.TARGETS["cpu"]), inputs
-
-
-def _run(case_id: str) -> None:
-    import jax
-
-    compiled, _, inputs = _compiled(cases.case_from_id(case_id))
-    jax.block_until_ready(compiled(*inputs))
-
-
-def _planned(case_id: str, quantity: str) -> float:
-    _, numbers, _ = _compiled(cases.case_from_id(case_id))
-    return next((number.value for number in numbers if number.quantity == quantity), float("nan"))
+def _subject(case: vocabulary.Case) -> subject.Subject:
+    made = subject.Subject(case, benchmarks.studies()[case.study], TARGETS["cpu"])
+    probe.configure(case, made.method.flags)
+    return made
 
 
 class _Study:
     """What is measured of every case of a study."""
 
-    param_names = ("case",)
-    version = "1"
+    study = ""
+    param_names = ("method", "size")
+    version = "2"
     timeout = 300.0
     number = 1
 
-    def setup(self, case_id: str) -> None:
-        _compiled(cases.case_from_id(case_id))
+    def setup(self, method: str, size: str) -> None:
+        _subject(_case(self.study, method, size)).call  # noqa: B018, as good as a call: it is compiled and kept
 
-    def time_case(self, case_id: str) -> None:
-        _run(case_id)
+    def time_case(self, method: str, size: str) -> None:
+        import jax
 
-    def peakmem_case(self, case_id: str) -> None:
+        jax.block_until_ready(_subject(_case(self.study, method, size)).call())
+
+    def peakmem_case(self, method: str, size: str) -> None:
         """Highest resident memory of the process, with imports, inputs and compilation in it."""
-        _run(case_id)
+        self.time_case(method, size)
 
-    def peakmem_baseline(self, case_id: str) -> None:
+    def peakmem_baseline(self, method: str, size: str) -> None:
         """The same without the run."""
 
-    def track_temp(self, case_id: str) -> float:
-        return _planned(case_id, "temp")
+    def track_temp(self, method: str, size: str) -> float:
+        planned = table.RULERS["compiler"].take(_subject(_case(self.study, method, size)))
+        return next((number.value for number in planned if number.quantity == "temp"), float("nan"))
 
-    def track_compile_time(self, case_id: str) -> dict[str, Any] | float:
+    def track_compile_time(self, method: str, size: str) -> dict[str, Any] | float:
         """Several compilations, so that asv gives an interval; a slow one has fewer, and then none."""
         import jax
 
-        case = cases.case_from_id(case_id)
-        program, _ = _program(case)
-        if not cases.studies()[case.study].methods[case.method].jitted:
+        case = _case(self.study, method, size)
+        if not _subject(case).method.jitted:
             return float("nan")
         samples: list[float] = []
         while len(samples) < 8 and sum(samples) < COMPILE_BUDGET:
             jax.clear_caches()
-            _, numbers = compiler.compile_program(program, targets.TARGETS["cpu"])
-            samples += [number.value for number in numbers if number.ruler == "compile"]
+            _subject.cache_clear()
+            samples += [number.value for number in table.RULERS["compile"].take(_subject(case))]
         return {"samples": samples, "number": 1}
 
-    def track_evaluations(self, case_id: str) -> float:
+    def track_evaluations(self, method: str, size: str) -> float:
         """Layer evaluations; not a number where only the data know them."""
-        case = cases.case_from_id(case_id)
-        program, inputs = _program(case)
-        study = cases.studies()[case.study]
+        asked = _subject(_case(self.study, method, size))
         try:
-            counted = counts.count(program.run, *inputs, loops=program.loops)
+            counted = counts.count(asked.program.run, *asked.shapes, loops=asked.program.loops)
         except counts.DynamicTripCount:
             return float("nan")
-        return float(counted[study.evaluates]) if study.evaluates else float("nan")
+        return float(counted[asked.study.evaluates]) if asked.study.evaluates else float("nan")
 
     track_temp.unit = "bytes"  # type: ignore[attr-defined]
     track_compile_time.unit = "seconds"  # type: ignore[attr-defined]
@@ -106,14 +94,15 @@ class _Study:
 class _Executions:
     """Layer evaluations counted while a case runs, where its own trip counts are to be held against that."""
 
-    param_names = ("case",)
-    version = "1"
+    study = ""
+    param_names = ("method", "size")
+    version = "2"
     timeout = 300.0
 
-    def track_executed_evaluations(self, case_id: str) -> float:
-        case = cases.case_from_id(case_id)
-        executions = cases.studies()[case.study].executions
-        return float(executions(case)) if executions else float("nan")
+    def track_executed_evaluations(self, method: str, size: str) -> float:
+        asked = _subject(_case(self.study, method, size))
+        executions = asked.study.executions
+        return float(executions(asked.case)) if executions else float("nan")
 
     track_executed_evaluations.unit = "evaluations"  # type: ignore[attr-defined]
 
@@ -121,19 +110,26 @@ class _Executions:
 def _benchmarks() -> dict[str, type]:
     found = {}
     try:
-        cases.select("all", PROFILE)
+        registry.select(benchmarks.studies(), "all", PROFILE)
     except ValueError as error:
         sys.exit(str(error))
-    for name, study in cases.studies().items():
-        available = [case for case in study.cases(PROFILE) if recorder.unavailable_extra(case) is None]
+    for name, study in benchmarks.studies().items():
+        available = [case for case in study.cases(PROFILE) if campaign.unavailable(study, case) is None]
         witnesses = [case for case in available if study.witnesses(case) and study.program(case).loops]
         title = "".join(part.capitalize() for part in name.split("_"))
         for base, chosen in ((_Study, available), (_Executions, witnesses)):
             full = title + base.__name__.removeprefix("_Study").removeprefix("_")
-            fields = {"params": [[case.id for case in chosen]], "__doc__": study.question, "__module__": __name__}
             if chosen:
-                found[full] = type(full, (base,), fields)
+                about = {"study": name, "__doc__": study.question, "__module__": __name__}
+                found[full] = type(full, (base,), {**about, **_parameters(chosen)})
     return found
+
+
+def _parameters(cases: Sequence[vocabulary.Case]) -> dict[str, Any]:
+    """Methods and sizes, and those pairs of them that are no case."""
+    methods, sizes = (list(dict.fromkeys(words)) for words in zip(*((c.method, c.size) for c in cases), strict=True))
+    asked = {(case.method, case.size) for case in cases}
+    return {"params": [methods, sizes], "skip_params": [pair for pair in product(methods, sizes) if pair not in asked]}
 
 
 globals().update(_benchmarks())

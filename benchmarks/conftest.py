@@ -1,102 +1,92 @@
 """What pytest needs to know of the suite: which cases there are, where numbers are kept, what goes into the JSON."""
 
 import os
+import shlex
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks import recorder
-from benchmarks.cases import PROFILES, Case, select, studies
-from benchmarks.environment import ROOT, describe, fingerprint
-from benchmarks.recorder import EFFORTS, Journal, Record
-from benchmarks.targets import TARGETS as KNOWN
-from benchmarks.targets import parse_targets
+from adcost.suite import campaign, registry
+from adcost.suite.effort import EFFORTS
+from adcost.suite.environment import describe, fingerprint
+from adcost.suite.journal import Journal, Record
+from adcost.suite.vocabulary import PROFILES, Case
+from adcost.targets import parse_targets
+from benchmarks import ROOT, studies, study_folders
 
 STUDY = os.environ.get("STUDY", "all")
 PROFILE = os.environ.get("PROFILE", PROFILES[0])
 TARGETS = os.environ.get("TARGETS", "cpu")
 JOURNALS = Path(os.environ.get("JOURNALS", ROOT / "results" / "journals"))
-ENVIRONMENT = {**describe(), "profile": PROFILE}  # as it is at the start: pytest-benchmark asks at the end
-CPU = KNOWN["cpu"]  # where gradients are checked if no other target is attached
+ENVIRONMENT = {**describe(ROOT), "profile": PROFILE}  # as it is at the start: pytest-benchmark asks at the end
 RECORDS = pytest.StashKey[list[Record]]()
+REFUSED = (  # options of pytest-benchmark that choose rounds or a clock: here the interleaved rounds are both
+    "--benchmark-min-rounds",
+    "--benchmark-min-time",
+    "--benchmark-max-time",
+    "--benchmark-precision",
+    "--benchmark-confidence",
+    "--benchmark-timer",
+    "--benchmark-calibration-precision",
+    "--benchmark-warmup",
+    "--benchmark-warmup-iterations",
+    "--benchmark-cprofile",
+)
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
+    given = [*config.invocation_params.args, *shlex.split(os.environ.get("PYTEST_ADDOPTS", ""))]
+    for option in (argument.split("=")[0] for argument in given):
+        if option in REFUSED:
+            raise pytest.UsageError(
+                f"{option} has no effect on interleaved rounds; choose PROFILE=quick or full instead"
+            )
     try:
         parse_targets(TARGETS)
-        select(STUDY, PROFILE)
+        registry.select(studies(), STUDY, PROFILE)
     except ValueError as error:
         raise pytest.UsageError(str(error)) from None
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "case" in metafunc.fixturenames:
-        metafunc.parametrize("case", select(STUDY, PROFILE), ids=lambda case: case.id)
+        metafunc.parametrize("case", registry.select(studies(), STUDY, PROFILE), ids=lambda case: case.id)
 
 
 @pytest.fixture(scope="session")
 def recorded(request: pytest.FixtureRequest) -> Iterator[Callable[[Case], Record]]:
     """The record of a case: its group, as far as it is selected, is measured when the first of it is asked for."""
-    plugins = request.config.pluginmanager
+    plugins, stash = request.config.pluginmanager, request.config.stash
     reporter, capture = plugins.get_plugin("terminalreporter"), plugins.get_plugin("capturemanager")
     selected = [item.callspec.params["case"] for item in request.session.items if hasattr(item, "callspec")]
-    groups: dict[tuple[str, str], list[Case]] = {}
-    for case in selected:  # pytest may have reordered them
-        groups.setdefault(_group(case), []).append(case)
-    effort, targets = EFFORTS[PROFILE], parse_targets(TARGETS)
-    attached = [target for target in targets if target.attached]
-    compilers = [target for target in targets if not target.attached]
-    absent = {target: reason for target in attached if (reason := recorder.unreachable(target))}
-    present = [target for target in attached if target not in absent]
-    # Where gradients are checked: without a device of its own a compiler's numbers count by the CPU's check.
-    home = next(iter(present), CPU if compilers else attached[0])
-    journal = Journal.open(JOURNALS / f"{PROFILE}-{TARGETS.replace(',', '+')}-{fingerprint()}.jsonl", ENVIRONMENT)
+    targets = parse_targets(TARGETS)
+    sources = (ROOT / "benchmarks", *study_folders()[1:])
+    path = JOURNALS / f"{PROFILE}-{TARGETS.replace(',', '+')}-{fingerprint(*sources)}.jsonl"
+    journal = Journal.open(path, ENVIRONMENT)
 
-    def progress(line: str) -> None:
+    def say(line: str) -> None:
         if reporter is not None and capture is not None:
             with capture.global_and_fixture_disabled():
                 reporter.write(f"\n{line}\n")  # the dots of finished tests stand on the line before
 
     if journal.records:
         began = journal.environment["started"]
-        progress(f"going on with the run of {began}; to measure all afresh remove {journal.path}")
+        say(f"going on with the run of {began}; to measure all afresh remove {journal.path}")
         ENVIRONMENT.update(journal.environment, **{"went on": ENVIRONMENT["started"]})
-    tried = set()
+    suite = campaign.Suite.of(study_folders(), EFFORTS[PROFILE], journal, say)
+    with campaign.campaign(suite, selected, targets) as measured:
 
-    def record(case: Case) -> Record:
-        group = groups[_group(case)]
-        if _group(case) not in tried:
-            tried.add(_group(case))
-            for target, reason in absent.items():
-                recorder.record_absent(group, target, reason, journal)
-            for target in present:
-                recorder.record_group(group, target, asks[target.name], effort, journal, progress)
-            if compilers and not present:
-                recorder.record_correct(group, home, asks[home.name], effort, journal)
-        return journal.records[case, home.name]
+        def record(case: Case) -> Record:
+            found = measured(case)
+            # Kept after every group: an interrupted run loses nothing that it measured.
+            known = campaign.records(suite, selected, targets)
+            stash[RECORDS] = [other for other in known if other.target != found.target or not other.samples]
+            return found
 
-    with ExitStack() as stack:
-        measured = dict.fromkeys([home, *present]) if home not in absent else ()
-        asks = {target.name: stack.enter_context(recorder.measuring(target)) for target in measured}
         yield record
-    correct = [case for case in selected if (found := journal.get(case, home)) and found.numbers]
-    asked = []
-    for target in compilers:
-        compiled = recorder.record_compiled(correct, target, effort, journal, progress)
-        asked += [(case, target) for case in compiled]
-    wanted = list(dict.fromkeys([*selected, *map(recorder.fit_case, selected)]))
-    names = [target.name for target in (home, *targets)]
-    records = [record for (case, name), record in journal.records.items() if case in wanted and name in names]
-    request.config.stash[RECORDS] = [record for record in records if record.target != home.name or not record.samples]
-    journal.close([*((case, target) for target in (home, *attached) for case in selected), *asked])
-
-
-def _group(case: Case) -> tuple[str, str]:
-    return case.study, studies()[case.study].shares_process(case)
 
 
 def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:

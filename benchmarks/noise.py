@@ -15,11 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import recorder
-from benchmarks.cases import select, studies
-from benchmarks.rulers.clock import median_interval
-from benchmarks.rulers.probe import AGAIN
-from benchmarks.targets import TARGETS
+from adcost.rulers.clock import median_interval
+from adcost.suite import campaign
+from adcost.suite.effort import EFFORTS
+from adcost.suite.journal import Journal
+from adcost.suite.probe import AGAIN
+from adcost.suite.registry import select
+from adcost.targets import TARGETS
+from benchmarks import study_folders
 
 NEAR = 0.02
 SHARE = 19 / 20
@@ -30,22 +33,22 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--deepest", type=int, default=1024, help="leave out groups of more layers")
     options = parser.parse_args()
-    effort, target = recorder.EFFORTS["quick"], TARGETS["cpu"]
-    baseline = studies()["backprop"].baselines[0]
-    cases = [case for case in select("backprop", "quick") if case["depth"] <= options.deepest]
+    target = TARGETS["cpu"]
     pooled: list[tuple[float, float, float]] = []
     by_depth: dict[int, list[tuple[float, float, float]]] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        journal = recorder.Journal.open(folder / "journal.jsonl")
-        with recorder.measuring(target) as ask:
-            recorder.measure(cases, target, ask, effort, journal, folder, rulers=())
+        suite = campaign.Suite.of(study_folders(), EFFORTS["quick"], Journal.open(folder / "journal.jsonl"))
+        baseline = suite.studies["backprop"].baselines[0]
+        cases = [case for case in select(suite.studies, "backprop", "quick") if case["depth"] <= options.deepest]
+        with campaign.measuring(target, suite.folders) as ask:
+            campaign.measure(suite, cases, target, ask, folder, rulers=())
         saved = [case for case in cases if (folder / case.id).exists()]
         for run in range(1, options.runs + 1):
             ratios: list[float] = []
             for _, group in groupby(saved, key=lambda case: case.size):
                 members = list(group)
-                samples = recorder.timed_in_rounds(members, target, effort, journal, folder)
+                samples = campaign.timed_in_rounds(suite, members, target, folder)
                 name = members[0].with_method(baseline).id
                 pairs = list(np.divide(samples[name], samples[name + AGAIN]))
                 by_depth.setdefault(members[0]["depth"], []).append(median_interval(pairs))

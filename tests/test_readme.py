@@ -9,10 +9,10 @@ import jax
 import numpy as np
 import pytest
 
+from adcost.suite.vocabulary import Case
 from analysis import claims, frame
 from analysis.__main__ import main
-from benchmarks.cases import Case
-from benchmarks.environment import ROOT
+from benchmarks import ROOT
 from benchmarks.studies import backprop
 
 README = (ROOT / "README.md").read_text()

@@ -7,12 +7,12 @@ from math import exp, log, sqrt
 import numpy as np
 import pandas as pd
 
+from adcost.rulers.clock import median_interval
+from adcost.targets import ANY
 from analysis import animation, theory
 from analysis.advice import Advice, frontier
 from analysis.verdict import RATIO_BAND, Claim, Verdict, exact_verdict, judge, memory_exponents, within
 from analysis.view import View
-from benchmarks.rulers.clock import median_interval
-from benchmarks.targets import ANY
 
 LAW_FROM = 36  # depths from which the law of time is tested: below, what a call costs besides its layers shows
 
@@ -191,20 +191,6 @@ def schedule_animation(view: View) -> Iterator[Verdict]:
         )
 
 
-NAMES = {
-    "vanilla": "plain jax.grad of a scan",
-    "store_all": "checkpointed_chain that stores everything",
-    "sqrt": "checkpoints every sqrt(n) layers",
-    "multilevel_3": "checkpoints on three levels",
-    "binomial_3": "the binomial schedule with 3 slots",
-    "binomial_10": "the binomial schedule with 10 slots",
-    "binomial_sqrt": "the binomial schedule with about sqrt(2n) slots",
-    "jax_remat_layer": "jax.checkpoint around every layer",
-    "jax_remat_sqrt": "jax.checkpoint around segments of sqrt(n) layers",
-    "jax_remat_sqrt_inner": "jax.checkpoint around segments and the layers in them",
-}
-
-
 def advice(view: View) -> Iterator[Advice]:
     planned = {method: view.planned(method) for method in view.frame["method"].unique()}
     if len(planned.get("vanilla", ())) == 0:
@@ -213,7 +199,7 @@ def advice(view: View) -> Iterator[Advice]:
     memory = pd.Series({m: float(temp[n]) for m, temp in planned.items() if n in temp.index and m != "forward"})
     ratios = {m: view.widened(m, "time / vanilla", n) for m in memory.index} | {"vanilla": (1.0, 1.0, 1.0)}
     question = f"How to backpropagate through {n} layers in less memory?"
-    yield from frontier(view, question, memory, ratios, "activations", "plain jax.grad", NAMES)
+    yield from frontier(view, question, memory, ratios, "activations", "plain jax.grad")
 
 
 CLAIMS = [

@@ -87,7 +87,8 @@ def cubed_norm(view: View) -> Iterator[Verdict]:
 
 
 def _at_zero(view: View, origin: View, claim: str, method: str) -> Verdict:
-    safe = method.endswith("_safe")
+    traits = view.traits(method)
+    safe = traits is not None and traits.form == "safe"
     quantity = "error at x = 0" if safe else "the Hessian at x = 0 is NaN (1: yes)"
     blank = unmeasured(view, claim, method, "check", quantity, 0.0 if safe else 1.0)
     rows = origin.rows(method, "check", "gradient error")
@@ -103,9 +104,6 @@ def _at_zero(view: View, origin: View, claim: str, method: str) -> Verdict:
     return measured(blank, (1.0, 1.0), (float(isnan(error)),) * 3, 1, why)
 
 
-NAMES = {"fwd_rev": "jax.hessian, forward over reverse", "rev_rev": "reverse over reverse"}
-
-
 def advice(view: View) -> Iterator[Advice]:
     line = view.along("inputs", family="network")
     timed = line.series("fwd_rev", "clock", "time")
@@ -114,7 +112,7 @@ def advice(view: View) -> Iterator[Advice]:
     d = int(timed.index[-1])
     found = {method: line.widened(method, "time / fwd_rev", d) for method in COMPOSITIONS if method != "fwd_rev"}
     question = f"Which composition for a Hessian? (network, d = {d})"
-    yield from least(view, question, {"fwd_rev": (1.0, 1.0, 1.0), **found}, "of the time of fwd_rev", NAMES)
+    yield from least(view, question, {"fwd_rev": (1.0, 1.0, 1.0), **found}, "of the time of fwd_rev")
 
 
 CLAIMS = [

@@ -6,12 +6,12 @@ from math import inf, isfinite, isnan
 
 import pandas as pd
 
+from adcost.suite.vocabulary import Case, Params
 from analysis import fit, theory
 from analysis.advice import Advice, least
 from analysis.rounding import scaled_errors
 from analysis.verdict import Claim, Verdict, falling_exponent_of, measured, unmeasured, within
 from analysis.view import View
-from benchmarks.cases import Case, Params
 from benchmarks.studies.linear_solve import ANCHORS, METHODS, SINGULAR, STUDY
 
 ROUNDINGS = 10  # times cond(A) eps sqrt(n)
@@ -173,14 +173,6 @@ def _cheaper(view: View, claim: str, n: int) -> Verdict:
     return measured(replace(blank, predicted=float(flops)), (0.0, 1.0), found, 1, why)
 
 
-NAMES = {
-    "kept_lu": "the lecture's rule with the LU kept",
-    "jax_solve": "jnp.linalg.solve, which keeps it too",
-    "factorised_again": "the lecture's rule, factorising again",
-    "kept_inverse": "the lecture's rule with the inverse kept",
-}
-
-
 def advice(view: View) -> Iterator[Advice]:
     if view.dtype == "float64":
         return  # there conditions alone are swept
@@ -190,10 +182,11 @@ def advice(view: View) -> Iterator[Advice]:
         return
     n = int(timed.index[-1])
     methods = line.frame["method"].unique()
-    others = [m for m in methods if m != "jax_solve" and "cholesky" not in m]  # any A, not a positive definite one
+    # Of methods for any A, not those for a positive definite one.
+    others = [m for m in methods if m != "jax_solve" and (traits := view.traits(m)) and not traits.needs]
     found = {method: line.widened(method, "time / jax_solve", n) for method in others}
     question = f"How to differentiate a linear solve? (both passes, n = {n})"
-    yield from least(view, question, {"jax_solve": (1.0, 1.0, 1.0), **found}, "of the time of jnp.linalg.solve", NAMES)
+    yield from least(view, question, {"jax_solve": (1.0, 1.0, 1.0), **found}, "of the time of jnp.linalg.solve")
 
 
 CLAIMS = [

@@ -7,12 +7,12 @@ from math import exp, inf
 import pandas as pd
 from scipy import stats
 
+from adcost.rulers import process
 from analysis import crossover, theory, worked_example
 from analysis.advice import Advice, in_words
 from analysis.fit import LEAST_SIZES
 from analysis.verdict import Claim, Verdict, exponent_of, measured, unmeasured, within
 from analysis.view import View
-from benchmarks.rulers import process
 from benchmarks.studies.modes import MAP_DEPTH
 
 LARGE = 2**14  # bytes of a state: the process ruler resolves a MiB, and what forward mode holds is less

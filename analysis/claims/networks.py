@@ -135,9 +135,7 @@ def _time(line: View, network: str, method: str, n: int) -> Verdict:
 
 def losses(line: View, method: str) -> "pd.Series[float]":
     """The loss at the beginning of each step."""
-    mine = line.frame[line.frame["quantity"].str.startswith("loss after ") & (line.frame["method"] == method)]
-    found = pd.Series(mine["value"].to_numpy(float), index=mine["quantity"].str.removeprefix("loss after ").astype(int))
-    return found[~found.index.duplicated(keep="last")].sort_index()
+    return line.indexed(method, "estimate", "loss", "step")
 
 
 def _curve(view: View, network: str, method: str) -> Verdict:
@@ -181,18 +179,6 @@ def segments(view: View) -> Iterator[Verdict]:
         yield measured(other, NEAR, (share,) * 3, len(planned), why)
 
 
-NAMES = {
-    "plain": "no checkpointing",
-    "dots": "jax.checkpoint that keeps products of matrices",
-    "dots_no_batch": "jax.checkpoint that keeps products with weights",
-    "names": "jax.checkpoint that keeps named values",
-    "offload": "jax.checkpoint that moves named values to the host",
-    "nothing": "jax.checkpoint around every block",
-    "sqrt": "checkpointed_chain, checkpoints every sqrt(n) blocks",
-    "binomial": "checkpointed_chain, binomial with about sqrt(2n) slots",
-}
-
-
 def advice(view: View) -> Iterator[Advice]:
     for network in STACKS:
         line, n = policies(view, network), BATCH[network]
@@ -201,7 +187,7 @@ def advice(view: View) -> Iterator[Advice]:
         memory = pd.Series({m: float(line.planned(m)[n]) for m in methods if n in line.planned(m).index}, dtype=float)
         ratios = {m: line.widened(m, "time / plain", n) for m in methods} | {"plain": (1.0, 1.0, 1.0)}
         question = f"How to train a deep {network} in less memory? ({DEPTH} blocks)"
-        yield from frontier(view, question, memory, ratios, "carries", "plain backprop", NAMES)
+        yield from frontier(view, question, memory, ratios, "carries", "plain backprop")
 
 
 CLAIMS = [

@@ -156,9 +156,6 @@ def degenerate(view: View) -> Iterator[Verdict]:
     yield measured(blank, band, (inf if isnan(error) else error,) * 3, 1, why)
 
 
-NAMES = {"lecture": "the lecture's U diag(dL/ds) V^T", "jax_values": "JAX's own"}
-
-
 def advice(view: View) -> Iterator[Advice]:
     line = square(view, "backward")
     timed = line.series("jax_values", "clock", "time")
@@ -167,7 +164,7 @@ def advice(view: View) -> Iterator[Advice]:
     n = int(timed.index[-1])
     found = {"lecture": line.widened("lecture", "time / jax_values", n), "jax_values": (1.0, 1.0, 1.0)}
     question = f"Which rule for the gradient of singular values? (backward pass, n = {n})"
-    yield from least(view, question, found, "of the time of JAX's rule", NAMES)
+    yield from least(view, question, found, "of the time of JAX's rule")
 
 
 CLAIMS = [

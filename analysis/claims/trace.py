@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import pandas as pd
 
+from adcost.rulers.estimate import NEARLY_NORMAL, RUN_LENGTH, RUNS
 from analysis import theory
 from analysis.advice import Advice, least
 from analysis.verdict import Claim, Verdict, exponent_of, falling_exponent_of, measured, unmeasured, within
 from analysis.view import View
-from benchmarks.rulers.estimate import NEARLY_NORMAL, RUN_LENGTH, RUNS
 from benchmarks.studies.trace import CHUNK, KINDS, ORDERS_AT, dimension
 
 UNBIASED = 0.02  # the mean's interval must be this narrow, relative to the trace
@@ -36,9 +36,9 @@ def budgets(view: View) -> View:
     return view.along("probes", question="budgets", network="small", kind="gaussian")
 
 
-def said(view: View, kind: str, quantity: str) -> tuple[float, float, float] | None:
+def said(view: View, kind: str, quantity: str, at: str = "") -> tuple[float, float, float] | None:
     """A figure of the sample with its interval; None if there is none."""
-    rows = estimates(view, kind).rows("estimates", "estimate", quantity)
+    rows = estimates(view, kind).rows("estimates", "estimate", quantity, at)
     if len(rows) == 0:
         return None
     value, low, high = (float(rows[column].iloc[-1]) for column in ("value", "low", "high"))
@@ -47,10 +47,7 @@ def said(view: View, kind: str, quantity: str) -> tuple[float, float, float] | N
 
 def errors(view: View, kind: str) -> "pd.Series[float]":
     """The relative error of the mean of V probes, by V."""
-    frame = estimates(view, kind).frame
-    mine = frame[frame["quantity"].str.startswith("error of ") & (frame["method"] == "estimates")]
-    values = pd.Series(mine["value"].to_numpy(float), index=mine["quantity"].str.removeprefix("error of ").astype(int))
-    return values[~values.index.duplicated(keep="last")].sort_index()
+    return estimates(view, kind).indexed("estimates", "estimate", "error", "probes")
 
 
 def predicted_variance(view: View, kind: str) -> float | None:
@@ -80,7 +77,7 @@ def unbiased(view: View) -> Iterator[Verdict]:
         yield found if interval[1] <= 1 <= interval[2] else replace(found, verdict="refuted")
         size = 4 * NEARLY_NORMAL
         blank = unmeasured(view, claim, "estimates", "estimate", f"coverage of 95% intervals of {size}, {kind}", 0.95)
-        share = said(view, kind, f"coverage at {size}")
+        share = said(view, kind, "coverage", f"probes={size}")
         why = f"Intervals by the standard error of {size} estimates that hold the exact trace."
         yield measured(blank, COVERAGE, share, count // size, why) if share else blank
 
@@ -118,7 +115,7 @@ def runs(view: View) -> Iterator[Verdict]:
     quantity = f"standard errors that the farthest of {RUNS} runs is off after {RUN_LENGTH}"
     blank = unmeasured(view, "hutchinson-runs", "estimates", "estimate", quantity, 0.0)
     exact, predicted = said(view, kind, "exact trace"), predicted_variance(view, kind)
-    ends = [said(view, kind, f"run {run} after {RUN_LENGTH}") for run in range(RUNS)]
+    ends = [said(view, kind, "running mean", f"run={run}; probes={RUN_LENGTH}") for run in range(RUNS)]
     if exact is None or predicted is None or any(end is None for end in ends):
         yield blank
         return
@@ -189,30 +186,20 @@ def _in_equal_time(line: View, blank: Verdict, shares: tuple[float, float, float
     return measured(replace(blank, ruler="clock"), (0.0, 1.0), (interval[0], interval[1], interval[2]), 1, why)
 
 
-NAMES = {
-    "hutchinson": "the mean of the quadratic forms",
-    "hutchpp": "Hutch++",
-    "xtrace": "XTrace",
-    "fwd_rev": "all at once",
-    "fwd_rev_chunked": f"{CHUNK} at once",
-    "fwd_rev_sequential": "one by one",
-}
-
-
 def advice(view: View) -> Iterator[Advice]:
     shares, at = {"hutchinson": (1.0, 1.0, 1.0)}, ""
     for v in _budgets(view, "hutchinson-cost"):
         if v.ruler == "estimate" and v.measured is not None and v.low is not None and v.high is not None:
             shares[v.method], at = (v.measured, v.low, v.high), v.quantity.partition(" at ")[2]
     question = f"Which estimator of a trace? ({at})"
-    yield from least(view, question, shares, "of Hutchinson's error", NAMES)
+    yield from least(view, question, shares, "of Hutchinson's error")
     for network in ("small", "large"):
         line = costs(view, network)
         ratios = {
             method: line.widened(method, "time / fwd_rev", ORDERS_AT) for method in BATCHINGS if method != "fwd_rev"
         }
         question = f"How to multiply by {ORDERS_AT} probes? ({dimension(network)} weights)"
-        yield from least(view, question, {"fwd_rev": (1.0, 1.0, 1.0), **ratios}, "of the time of all at once", NAMES)
+        yield from least(view, question, {"fwd_rev": (1.0, 1.0, 1.0), **ratios}, "of the time of all at once")
 
 
 CLAIMS = [

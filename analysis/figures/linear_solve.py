@@ -8,8 +8,8 @@ from analysis.figures.style import Drawn, Table, cell, filled, legend, log_x, lo
 from analysis.memory import beside_the_plan
 from analysis.rounding import scaled_errors
 from analysis.view import View
-from benchmarks.passes import PARTS
 from benchmarks.studies.linear_solve import AT, METHODS, SINGULAR
+from benchmarks.workloads.passes import PARTS
 
 SWEPT = ["kept_lu", "jax_solve", "factorised_again", "kept_inverse", "jax_inverse", "jax_lu_factor"]
 

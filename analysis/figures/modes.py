@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from adcost.modes import CLOSE
 from analysis import crossover, theory
 from analysis.claims.modes import along_depth, along_inputs, along_outputs, per_evaluation, swept
 from analysis.figures import worked_example
@@ -25,7 +26,6 @@ from analysis.figures.style import (
 )
 from analysis.view import View
 from analysis.worked_example import lecture
-from benchmarks.advice import CLOSE
 from benchmarks.studies.modes import MAP_DEPTH
 
 RULERS = {"count": "flops", "clock": "time", "compiler": "planned memory"}

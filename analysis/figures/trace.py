@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from adcost.rulers.estimate import RUN_LENGTH, RUNS
 from analysis.claims.trace import budgets, costs, errors, estimates, predicted_variance, said
 from analysis.figures.style import (
     COLOURS,
@@ -17,7 +18,6 @@ from analysis.figures.style import (
     with_intervals,
 )
 from analysis.view import View
-from benchmarks.rulers.estimate import RUN_LENGTH, RUNS
 from benchmarks.studies.trace import KINDS, ORDERS_AT, dimension
 
 COSTS = ["fwd_rev", "fwd_rev_chunked", "fwd_rev_sequential"]
@@ -54,11 +54,10 @@ def runs(view: View) -> Drawn:
     exact, predicted = said(view, "rademacher", "exact trace"), predicted_variance(view, "rademacher")
     assert exact is not None
     assert predicted is not None
-    frame = estimates(view, "rademacher").frame
+    sample = estimates(view, "rademacher")
     for run in range(RUNS):
-        mine = frame[frame["quantity"].str.startswith(f"run {run} after ")]
-        counts = mine["quantity"].str.rpartition(" ")[2].astype(int)
-        ax.plot(counts, mine["value"], lw=1, color=COLOURS[run % len(COLOURS)], label=f"run {run + 1}")
+        mine = sample.indexed("estimates", "estimate", "running mean", "probes", run=run)
+        ax.plot(mine.index, mine, lw=1, color=COLOURS[run % len(COLOURS)], label=f"run {run + 1}")
     through = np.geomspace(1, RUN_LENGTH, 100)
     half = 1.96 * np.sqrt(predicted / through)
     ax.fill_between(

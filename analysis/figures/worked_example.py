@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import networkx as nx
 
+from adcost.evaluation_trace import Node, adjoint_sums
 from analysis.figures.style import COLOURS, Drawn, Table, panels
 from analysis.worked_example import AT
-from benchmarks.evaluation_trace import Node, adjoint_sums
 
 
 def graph(nodes: Sequence[Node]) -> Drawn:

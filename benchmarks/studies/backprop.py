@@ -21,8 +21,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from benchmarks.cases import Case, Fit, Method, Program, Study, once_a_size
-from benchmarks.checkpointing import (
+from adcost.checkpointing import (
     Schedule,
     binomial,
     checkpointed_chain,
@@ -32,6 +31,7 @@ from benchmarks.checkpointing import (
     sqrt,
     store_all,
 )
+from adcost.suite.vocabulary import Case, Fit, Method, Program, Study, once_a_size
 
 Weights = Float[Array, "depth width width"]
 Weight = Float[Array, "width width"]
@@ -160,40 +160,60 @@ def two_pass_slots(depth: int) -> int:
     return slots
 
 
-SCHEDULES: dict[str, Callable[[int], Schedule]] = {
-    "store_all": store_all,
-    "memory_poor": memory_poor,
-    "sqrt": sqrt,
-    "multilevel_3": partial(multilevel, levels=3),
-    "binomial_3": partial(binomial, slots=3),
-    "binomial_10": partial(binomial, slots=10),
-    "binomial_sqrt": lambda depth: binomial(depth, two_pass_slots(depth)),
-}
-GROWING = ("store_all", "sqrt")  # by claims; the binomial schedule's claim is about every size by itself
-QUADRATIC = Method(
-    by_schedule(memory_poor), {"depth": 144}, "its n(n+1)/2 evaluations take too long beyond", followed=True
-)
+def scheduled(schedule: Callable[[int], Schedule], label: str, followed: bool = False) -> Method:
+    """A method that runs a schedule with the layer's own backward step: the lecture's account of evaluations."""
+    return Method(by_schedule(schedule), label=label, schedule=schedule, followed=followed)
+
+
+def unrolled(build: Callable[..., Chain], label: str) -> Method:
+    """A method without a loop."""
+    because = "an unrolled program takes too long to compile beyond"
+    return Method(build, {"depth": 144}, because, label, form="unrolled", compiles=False)
+
+
+def binomial_two_passes(depth: int) -> Schedule:
+    """The binomial schedule with the least slots for two passes."""
+    return binomial(depth, two_pass_slots(depth))
+
+
 PEER = ("peers", "equinox")
-
-
-def unrolled(build: Callable[..., Chain]) -> Method:
-    return Method(build, {"depth": 144}, "an unrolled program takes too long to compile beyond", compiles=False)
-
-
+# Followed are those of whose growth a claim speaks; that of the binomial schedule speaks of every size by itself.
 METHODS = {
-    "vanilla": Method(vanilla, followed=True),
-    **{name: Method(by_schedule(schedule), followed=name in GROWING) for name, schedule in SCHEDULES.items()},
-    "memory_poor": QUADRATIC,
-    "sqrt_tape": Method(by_schedule_taped(sqrt)),
-    "vanilla_unrolled": unrolled(vanilla_unrolled),
-    "jax_remat_layer": Method(jax_remat_layer),
-    "jax_remat_sqrt": Method(jax_remat_sqrt),
-    "jax_remat_sqrt_inner": Method(jax_remat_sqrt_inner),
-    "jax_remat_unrolled": unrolled(jax_remat_unrolled),
-    "jax_remat_nested": Method(jax_remat_nested),
-    "equinox": Method(equinox, extra=PEER),
-    "equinox_10": Method(partial(equinox, checkpoints=10), extra=PEER),
-    "forward": Method(vanilla, differentiates=False),
+    "vanilla": Method(vanilla, label="plain jax.grad of a scan", followed=True),
+    "store_all": scheduled(store_all, "checkpointed_chain that stores everything", followed=True),
+    "memory_poor": Method(
+        by_schedule(memory_poor),
+        {"depth": 144},
+        "its n(n+1)/2 evaluations take too long beyond",
+        "memory-poor: every activation computed from the input",
+        schedule=memory_poor,
+        followed=True,
+    ),
+    "sqrt": scheduled(sqrt, "checkpoints every sqrt(n) layers", followed=True),
+    "multilevel_3": scheduled(partial(multilevel, levels=3), "checkpoints on three levels"),
+    "binomial_3": scheduled(partial(binomial, slots=3), "the binomial schedule with 3 slots"),
+    "binomial_10": scheduled(partial(binomial, slots=10), "the binomial schedule with 10 slots"),
+    "binomial_sqrt": scheduled(binomial_two_passes, "the binomial schedule with about sqrt(2n) slots"),
+    "sqrt_tape": Method(
+        by_schedule_taped(sqrt),
+        label="checkpoints every sqrt(n) layers, jax.vjp of each layer",
+        schedule=sqrt,
+        form="taped",
+    ),
+    "vanilla_unrolled": unrolled(vanilla_unrolled, "plain jax.grad without a loop"),
+    "jax_remat_layer": Method(jax_remat_layer, label="jax.checkpoint around every layer"),
+    "jax_remat_sqrt": Method(jax_remat_sqrt, label="jax.checkpoint around segments of sqrt(n) layers"),
+    "jax_remat_sqrt_inner": Method(jax_remat_sqrt_inner, label="jax.checkpoint around segments and the layers in them"),
+    "jax_remat_unrolled": unrolled(jax_remat_unrolled, "jax.checkpoint around segments, without a loop"),
+    "jax_remat_nested": Method(jax_remat_nested, label="jax.checkpoint around halves of halves"),
+    "equinox": Method(equinox, label="Equinox's checkpointed scan", form="online", extra=PEER),
+    "equinox_10": Method(
+        partial(equinox, checkpoints=10),
+        label="Equinox's checkpointed scan with 10 checkpoints",
+        form="online",
+        extra=PEER,
+    ),
+    "forward": Method(vanilla, label="the forward pass alone", differentiates=False),
 }
 
 
@@ -202,10 +222,9 @@ def program(case: Case) -> Program:
     method = METHODS[case.method]
     of_chain = gradient if method.differentiates else value
     plain = of_chain(case, method.build(layer, case["depth"]))
-    scheduled = schedule_of(case.method)
-    if scheduled is None:
+    if method.schedule is None:
         return plain
-    schedule = scheduled(case["depth"])
+    schedule = method.schedule(case["depth"])
     return replace(plain, loops=loop_trips(schedule), facts={**plain.facts, "slots": (schedule.slots, "activations")})
 
 
@@ -226,11 +245,6 @@ def value(case: Case, chain: Chain) -> Program:
 
 
 DTYPE_BYTES = {"float32": 4, "float64": 8}
-
-
-def schedule_of(method: str) -> Callable[[int], Schedule] | None:
-    """The schedule that a method runs, by depth; None if it runs no schedule of ours."""
-    return SCHEDULES.get(method.removesuffix("_tape"))
 
 
 @once_a_size

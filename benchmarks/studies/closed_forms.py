@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from benchmarks import matrices
-from benchmarks.cases import Case, Method, Params, Program, Study, once_a_size
+from adcost.suite.vocabulary import Case, Method, Params, Program, Study, once_a_size
+from benchmarks.workloads import matrices
 
 AT = 64  # the order at which the condition is swept
 

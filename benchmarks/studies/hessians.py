@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from benchmarks.cases import Case, Method, Params, Program, Study, once_a_size
+from adcost.suite.vocabulary import Case, Method, Params, Program, Study, once_a_size
 
 WIDTH = 64  # of the network's two layers
 EAGER = (64, 192)  # inputs at which programs also run without jax.jit
@@ -109,25 +109,36 @@ def _safe_beside_plain(case: Case) -> bool:
 
 
 COMPOSITIONS = {"fwd_rev": fwd_rev, "rev_rev": rev_rev, "rev_fwd": rev_fwd, "fwd_fwd": fwd_fwd}
+LABELS = {
+    "fwd_rev": "jax.hessian, forward over reverse",
+    "rev_rev": "reverse over reverse",
+    "rev_fwd": "reverse over forward",
+    "fwd_fwd": "forward over forward",
+}
 PRODUCTS = {"hvp_fwd_rev": hvp_fwd_rev, "hvp_rev_fwd": hvp_rev_fwd, "hvp_rev_rev": hvp_rev_rev}
 METHODS = {
     "function": Method(function, differentiates=False),
     "gradient": Method(gradient, where=lambda case: case["inputs"] in PRODUCTS_AT, differentiates=False),
-    **{name: Method(build) for name, build in COMPOSITIONS.items()},
+    **{name: Method(build, label=LABELS[name]) for name, build in COMPOSITIONS.items()},
     **{
         f"{name}_eager": Method(build, where=lambda case: case["inputs"] in EAGER, jitted=False)
         for name, build in COMPOSITIONS.items()
     },
-    **{name: Method(build, where=lambda case: case["inputs"] in PRODUCTS_AT) for name, build in PRODUCTS.items()},
+    **{
+        name: Method(build, form="product", where=lambda case: case["inputs"] in PRODUCTS_AT)
+        for name, build in PRODUCTS.items()
+    },
     "closed_form": Method(closed_form, where=lambda case: case.word("family") == "cubed"),
-    "fwd_rev_safe": Method(fwd_rev, where=lambda case: case.word("family") == "origin" or _safe_beside_plain(case)),
+    "fwd_rev_safe": Method(
+        fwd_rev, form="safe", where=lambda case: case.word("family") == "origin" or _safe_beside_plain(case)
+    ),
 }
 
 
 def program(case: Case) -> Program:
     """The case's Hessian, or its product with a vector."""
     method = METHODS[case.method]
-    f = safe_cubed_norm if case.method.endswith("_safe") else FAMILIES[case.word("family")]
+    f = safe_cubed_norm if method.form == "safe" else FAMILIES[case.word("family")]
 
     def run(weights: Any, x: Vector, v: Vector) -> Array:
         return method.build(partial(f, weights), x, v)
@@ -155,7 +166,7 @@ def reference(case: Case) -> np.ndarray:
     weights, x, v = inputs(case)
     weights, x, v = [w.astype(float) for w in weights], x.astype(float), v.astype(float)
     hessian = _network(weights, x) if weights else _cubed_norm(x)
-    return hessian @ v if case.method.startswith("hvp") else hessian
+    return hessian @ v if METHODS[case.method].form == "product" else hessian
 
 
 def _cubed_norm(x: np.ndarray) -> np.ndarray:

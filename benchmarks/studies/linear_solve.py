@@ -6,7 +6,7 @@ kept. Which of the two holds is a matter of the method. Factorising takes 2/3 n^
 solve with the factors 2 n^2 a right-hand side, the outer product n^2 (Golub and Van Loan, Matrix Computations, 4th ed.
 2013, sections 3.2 and 4.2; the rule: Giles, "An extended collection of matrix derivative results", 2008, section 2.3).
 
-Forward, backward and both are programs of their own: see ``benchmarks.passes``.
+Forward, backward and both are programs of their own: see ``benchmarks.workloads.passes``.
 """
 
 from collections.abc import Iterator
@@ -18,9 +18,9 @@ import numpy as np
 from jax.scipy.linalg import cho_solve, lu_factor, lu_solve
 from jaxtyping import Array, Float
 
-from benchmarks import matrices, passes
-from benchmarks.cases import Case, Method, Params, Program, Study, once_a_size
-from benchmarks.passes import by_jax, by_rule
+from adcost.suite.vocabulary import Case, Method, Params, Program, Study, once_a_size
+from benchmarks.workloads import matrices, passes
+from benchmarks.workloads.passes import by_jax, by_rule
 
 AT = 64  # the order at which the condition is swept
 ANCHORS = (256, 1024, 2048)  # orders at which every part is asked for
@@ -155,19 +155,24 @@ def _beside(case: Case) -> bool:
     return _asked(case) and _one(case) and case["n"] in BESIDE_AT
 
 
+DEFINITE = ("definite",)  # symmetric positive definite matrices
 METHODS = {
-    "jax_solve": Method(by_jax(jnp.linalg.solve), where=_asked),
-    "kept_lu": Method(by_rule(keep_lu, use_lu), where=_asked),
+    "jax_solve": Method(by_jax(jnp.linalg.solve), label="jnp.linalg.solve, which keeps it too", where=_asked),
+    "kept_lu": Method(by_rule(keep_lu, use_lu), label="the lecture's rule with the LU kept", where=_asked),
     "factorised_again": Method(
-        by_rule(keep_matrix, factorise_again), where=lambda case: _single(case) or (_asked(case) and not _one(case))
+        by_rule(keep_matrix, factorise_again),
+        label="the lecture's rule, factorising again",
+        where=lambda case: _single(case) or (_asked(case) and not _one(case)),
     ),
-    "kept_inverse": Method(by_rule(keep_inverse, use_inverse), where=_single),
+    "kept_inverse": Method(
+        by_rule(keep_inverse, use_inverse), label="the lecture's rule with the inverse kept", where=_single
+    ),
     "jax_inverse": Method(by_jax(by_inverse), where=_single),
     "jax_lu_factor": Method(by_jax(by_lu_factor), where=_single),
     "lineax": Method(by_jax(by_lineax), where=_beside, extra=("peers", "lineax")),
-    "kept_cholesky": Method(by_rule(keep_cholesky, use_cholesky), where=_beside),
-    "cholesky_again": Method(by_rule(keep_definite_matrix, factorise_cholesky_again), where=_beside),
-    "jax_cholesky": Method(by_jax(by_cholesky), where=_beside),
+    "kept_cholesky": Method(by_rule(keep_cholesky, use_cholesky), needs=DEFINITE, where=_beside),
+    "cholesky_again": Method(by_rule(keep_definite_matrix, factorise_cholesky_again), needs=DEFINITE, where=_beside),
+    "jax_cholesky": Method(by_jax(by_cholesky), needs=DEFINITE, form="symmetric", where=_beside),
 }
 
 
@@ -180,7 +185,7 @@ def program(case: Case) -> Program:
 
 def definite(case: Case) -> bool:
     """Is the method one for symmetric positive definite matrices?"""
-    return "cholesky" in case.method
+    return METHODS[case.method].needs == DEFINITE
 
 
 def inputs(case: Case) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -213,7 +218,7 @@ def reference(case: Case) -> Any:
     """
     of_definite = _of_definite if definite(case) else _of_general
     x, by_a, by_b = of_definite(passes.with_part(case, ""))
-    if case.method == "jax_cholesky":
+    if METHODS[case.method].form == "symmetric":
         by_a = (by_a + by_a.swapaxes(-1, -2)) / 2
     return x if case.word("part") == "forward" else (by_a, by_b)
 

@@ -21,7 +21,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from benchmarks.cases import Case, Method, Params, Program, Study, once_a_size
+from adcost.suite.vocabulary import Case, Method, Params, Program, Study, once_a_size
 
 WIDTH = 64  # of a dense layer, and the least state of the others
 STEP, FORCING = 0.01, 1.0

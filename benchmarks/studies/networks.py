@@ -9,7 +9,7 @@ differs between methods is what the forward pass keeps of each block for the bac
   values that are moved to the host's memory;
 - segments of blocks, each run again as a whole. Where backprop keeps rho carries of a block, the memory of k segments
   is k + rho n / k carries, least at k = sqrt(rho n) (Chen et al. 2016, section 4.1, has rho = 1);
-- a schedule of ``benchmarks.checkpointing``.
+- a schedule of ``adcost.checkpointing``.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -26,10 +26,10 @@ from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
-from benchmarks.cases import Case, Figure, Fit, Method, Params, Program, Study, once_a_size
-from benchmarks.checkpointing import Schedule, binomial, checkpointed_chain, loop_trips, sqrt
-from benchmarks.digits import CLASSES, digits
+from adcost.checkpointing import Schedule, binomial, checkpointed_chain, loop_trips, sqrt
+from adcost.suite.vocabulary import Case, Figure, Fit, Method, Params, Program, Study, once_a_size
 from benchmarks.studies.backprop import two_pass_slots
+from benchmarks.workloads.digits import CLASSES, digits
 
 Tree = Any  # a pytree of arrays
 Block = Callable[[Tree, Array], Array]
@@ -153,9 +153,19 @@ def segmented(block: Block, case: Case) -> Stack:
     return stack
 
 
-def scheduled(block: Block, case: Case) -> Stack:
-    """The executor with ``jax.vjp`` of the block, by the schedule of the method's name."""
-    return checkpointed_chain(block, SCHEDULES[case.method](case["depth"]))
+def scheduled(schedule: Callable[[int], Schedule], label: str, where: Callable[[Case], bool]) -> Method:
+    """The executor with ``jax.vjp`` of the block."""
+    return Method(
+        lambda block, case: checkpointed_chain(block, schedule(case["depth"])),
+        label=label,
+        schedule=schedule,
+        where=where,
+    )
+
+
+def binomial_two_passes(depth: int) -> Schedule:
+    """The binomial schedule with the least slots for two passes."""
+    return binomial(depth, two_pass_slots(depth))
 
 
 def _whole(case: Case) -> bool:
@@ -178,10 +188,6 @@ def _unrolled(case: Case) -> bool:
     return case["depth"] == UNROLLED
 
 
-SCHEDULES: dict[str, Callable[[int], Schedule]] = {
-    "sqrt": sqrt,
-    "binomial": lambda depth: binomial(depth, two_pass_slots(depth)),
-}
 policies = jax.checkpoint_policies
 offload = policies.save_and_offload_only_these_names(
     names_which_can_be_saved=[],
@@ -189,20 +195,37 @@ offload = policies.save_and_offload_only_these_names(
     offload_src="device",
     offload_dst="pinned_host",
 )
+dots, names = policies.dots_saveable, policies.save_only_these_names(*NAMES)
 METHODS = {
-    "plain": Method(scanned, where=_whole),
-    "everything": Method(checkpointed(policies.everything_saveable), where=_compared),
-    "dots": Method(checkpointed(policies.dots_saveable), where=_whole),
-    "dots_no_batch": Method(checkpointed(policies.dots_with_no_batch_dims_saveable), where=_compared),
-    "names": Method(checkpointed(policies.save_only_these_names(*NAMES)), where=_trained),
-    "offload": Method(checkpointed(offload), where=_compared),
-    "nothing": Method(checkpointed(policies.nothing_saveable), where=_whole),
-    "sqrt": Method(scheduled, where=_whole),
-    "binomial": Method(scheduled, where=_trained),
-    "segments": Method(segmented, where=lambda case: case["segments"] > 0),
-    "unrolled": Method(unrolled, where=_unrolled, followed=True),
-    "unrolled_nothing": Method(checkpointed(policies.nothing_saveable, unrolled), where=_unrolled, followed=True),
-    "forward": Method(scanned, where=_compared, differentiates=False),
+    "plain": Method(scanned, label="no checkpointing", where=_whole),
+    "everything": Method(
+        checkpointed(policies.everything_saveable), label="jax.checkpoint that keeps everything", where=_compared
+    ),
+    "dots": Method(checkpointed(dots), label="jax.checkpoint that keeps products of matrices", where=_whole),
+    "dots_no_batch": Method(
+        checkpointed(policies.dots_with_no_batch_dims_saveable),
+        label="jax.checkpoint that keeps products with weights",
+        where=_compared,
+    ),
+    "names": Method(checkpointed(names), label="jax.checkpoint that keeps named values", where=_trained),
+    "offload": Method(
+        checkpointed(offload), label="jax.checkpoint that moves named values to the host", where=_compared
+    ),
+    "nothing": Method(checkpointed(policies.nothing_saveable), label="jax.checkpoint around every block", where=_whole),
+    "sqrt": scheduled(sqrt, "checkpointed_chain, checkpoints every sqrt(n) blocks", _whole),
+    "binomial": scheduled(binomial_two_passes, "checkpointed_chain, binomial with about sqrt(2n) slots", _trained),
+    "segments": Method(
+        segmented, label="jax.checkpoint around segments of blocks", where=lambda case: case["segments"] > 0
+    ),
+    "unrolled": Method(unrolled, label="no checkpointing, no loop", form="unrolled", where=_unrolled, followed=True),
+    "unrolled_nothing": Method(
+        checkpointed(policies.nothing_saveable, unrolled),
+        label="jax.checkpoint around every block, no loop",
+        form="unrolled",
+        where=_unrolled,
+        followed=True,
+    ),
+    "forward": Method(scanned, label="the forward pass alone", where=_compared, differentiates=False),
 }
 
 
@@ -237,8 +260,8 @@ def program(case: Case) -> Program:
         return forward(stack, params, images)
 
     given = Program(value_alone, partial(inputs, case), facts=facts, shapes=partial(shapes, case))
-    if case.method in SCHEDULES:
-        schedule = SCHEDULES[case.method](case["depth"])
+    if method.schedule is not None:
+        schedule = method.schedule(case["depth"])
         trips = {name: case["steps"] * count for name, count in loop_trips(schedule).items()}
         given = replace(given, loops=trips, facts={**facts, "slots": (schedule.slots, "carries")})
     if not method.differentiates:
@@ -251,7 +274,7 @@ def program(case: Case) -> Program:
 def said_of_losses(losses: Array) -> Iterator[Figure]:
     """The loss at the beginning of each step."""
     for i, value in enumerate(losses):
-        yield f"loss after {i}", "nats", float(value), None, None, 1
+        yield Figure("loss", "nats", float(value), at=(("step", i),))
 
 
 def first_moment(stepped: Tree) -> Tree:

@@ -10,7 +10,7 @@ from functools import partial
 
 import jax
 
-from benchmarks.cases import Case, Method, Program, Study
+from adcost.suite.vocabulary import Case, Method, Program, Study
 from benchmarks.studies import backprop
 
 open_checkpoint = partial(jax.checkpoint, prevent_cse=False)

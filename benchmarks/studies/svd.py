@@ -22,10 +22,10 @@ import numpy as np
 from jaxtyping import Array, Float
 from scipy.linalg import hadamard
 
-from benchmarks import passes
-from benchmarks.cases import Case, Method, Params, Program, Study, once_a_size
-from benchmarks.passes import Make, by_jax, by_rule
-from benchmarks.safe_svd import safe_nuclear_norm, safe_svd
+from adcost.safe_svd import safe_nuclear_norm, safe_svd
+from adcost.suite.vocabulary import Case, Method, Params, Program, Study, once_a_size
+from benchmarks.workloads import passes
+from benchmarks.workloads.passes import Make, by_jax, by_rule
 
 ANCHORS = (128, 256, 1024)  # orders of square matrices at which both passes in one program are asked for
 LOSSES_AT = 128  # the order at which all losses are asked for
@@ -146,9 +146,9 @@ def _yardstick(case: Case) -> bool:
 METHODS = {
     "values": Method(values, where=_yardstick, differentiates=False),
     "thin": Method(thin, where=_yardstick, differentiates=False),
-    "jax_values": Method(jax_values, where=_of_values),
+    "jax_values": Method(jax_values, label="JAX's own", where=_of_values),
     "jax_thin": Method(jax_thin, where=_asked),
-    "lecture": Method(lecture, where=_of_values),
+    "lecture": Method(lecture, label="the lecture's U diag(dL/ds) V^T", where=_of_values),
     "safe": Method(safe, where=_safe),
 }
 

@@ -20,10 +20,10 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from benchmarks import trace_estimators
-from benchmarks.cases import Case, Figure, Method, Params, Program, Study, once_a_size
-from benchmarks.digits import digits
-from benchmarks.rulers import estimate
+from adcost import trace_estimators
+from adcost.rulers import estimate
+from adcost.suite.vocabulary import Case, Figure, Method, Params, Program, Study, once_a_size
+from benchmarks.workloads.digits import digits
 
 LAYERS = {"small": (16, 14, 10), "large": (64, 300, 300, 10)}
 IMAGES = 64  # of which the loss is the mean
@@ -210,26 +210,26 @@ def _of(question: str) -> Any:
     return lambda case: case.word("question") == question
 
 
+def _estimator(estimator: Any, label: str, extra: tuple[str, str] | None = None) -> Method:
+    return Method(budget(estimator), label=label, where=_of("budgets"), differentiates=False, extra=extra)
+
+
 METHODS = {
     "gradient": Method(lambda f, weights, probes: jax.grad(f)(weights), where=_orders, differentiates=False),
-    "fwd_rev": Method(forms(fwd_rev, batched), where=_of("costs")),
+    "fwd_rev": Method(forms(fwd_rev, batched), label="all at once", where=_of("costs")),
     "rev_fwd": Method(forms(rev_fwd, batched), where=_orders),
     "rev_rev": Method(forms(rev_rev, batched), where=_orders),
     "linearized": Method(forms(linearized, batched), where=_orders),
-    "fwd_rev_chunked": Method(forms(fwd_rev, chunked), where=_of("costs")),
-    "fwd_rev_sequential": Method(forms(fwd_rev, sequential), where=_of("costs")),
+    "fwd_rev_chunked": Method(forms(fwd_rev, chunked), label=f"{CHUNK} at once", where=_of("costs")),
+    "fwd_rev_sequential": Method(forms(fwd_rev, sequential), label="one by one", where=_of("costs")),
     "linearized_sequential": Method(forms(linearized, sequential), where=_orders),
     "exact": Method(exact, where=_exact),
     "estimates": Method(forms(fwd_rev, partial(chunked, size=SAMPLE_CHUNK)), where=_of("estimates")),
-    "hutchinson": Method(budget(trace_estimators.hutchinson), where=_of("budgets"), differentiates=False),
-    "hutchpp": Method(budget(trace_estimators.hutchpp), where=_of("budgets"), differentiates=False),
-    "xtrace": Method(budget(trace_estimators.xtrace), where=_of("budgets"), differentiates=False),
-    **{
-        estimator.__name__: Method(
-            budget(estimator), where=_of("budgets"), differentiates=False, extra=("peers", "matfree")
-        )
-        for estimator in (matfree_hutchinson, matfree_xtrace)
-    },
+    "hutchinson": _estimator(trace_estimators.hutchinson, "the mean of the quadratic forms"),
+    "hutchpp": _estimator(trace_estimators.hutchpp, "Hutch++"),
+    "xtrace": _estimator(trace_estimators.xtrace, "XTrace"),
+    "matfree_hutchinson": _estimator(matfree_hutchinson, "matfree's mean", extra=("peers", "matfree")),
+    "matfree_xtrace": _estimator(matfree_xtrace, "matfree's XTrace", extra=("peers", "matfree")),
 }
 
 
@@ -275,9 +275,9 @@ def reference(case: Case) -> Any:
 def said_of_estimates(case: Case, result: Array) -> Iterator[Figure]:
     """What the quadratic forms say, and what theory takes of the matrix to foretell them."""
     matrix = hessian(case.word("network"))
-    yield "exact trace", "1", float(np.trace(matrix)), None, None, 1
-    yield "squared Frobenius norm", "1", float(np.sum(matrix**2)), None, None, 1
-    yield "squared diagonal", "1", float(np.sum(np.diag(matrix) ** 2)), None, None, 1
+    yield Figure("exact trace", "1", float(np.trace(matrix)))
+    yield Figure("squared Frobenius norm", "1", float(np.sum(matrix**2)))
+    yield Figure("squared diagonal", "1", float(np.sum(np.diag(matrix) ** 2)))
     yield from estimate.of_sample(np.asarray(result, float), float(np.trace(matrix)))
 
 

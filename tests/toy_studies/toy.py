@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.cases import Case, Method, Program, Study
+from adcost.suite.vocabulary import Case, Method, Program, Study
 
 
 def at_run(effect):

@@ -1,0 +1,48 @@
+"""What automatic differentiation costs in JAX, and how to pay less.
+
+- Checkpointing: ``store_all``, ``memory_poor``, ``sqrt``, ``multilevel`` and ``binomial`` make schedules;
+  ``checkpointed_chain`` runs one.
+- Modes: ``which_mode`` says whether forward or reverse mode is cheaper for a Jacobian, from the program alone.
+- Memory: ``compile_for`` compiles for a device that need not be here, ``planned_bytes`` says what it would take.
+- ``safe_svd`` and ``safe_nuclear_norm`` have finite gradients everywhere; ``trace_estimators`` holds Hutchinson's
+  estimator and better ones; ``evaluation_trace`` writes both modes out, step by step.
+"""
+
+from adcost import trace_estimators
+from adcost.checkpointing import (
+    Row,
+    Schedule,
+    binomial,
+    checkpointed_chain,
+    memory_poor,
+    multilevel,
+    sqrt,
+    store_all,
+)
+from adcost.evaluation_trace import Node, evaluation_trace
+from adcost.modes import Advice, which_mode
+from adcost.safe_svd import safe_nuclear_norm, safe_svd
+from adcost.targets import TARGETS
+from adcost.targets.compiling import compile_for, planned_bytes
+
+__all__ = [
+    "TARGETS",
+    "Advice",
+    "Node",
+    "Row",
+    "Schedule",
+    "binomial",
+    "checkpointed_chain",
+    "compile_for",
+    "evaluation_trace",
+    "memory_poor",
+    "multilevel",
+    "planned_bytes",
+    "safe_nuclear_norm",
+    "safe_svd",
+    "sqrt",
+    "store_all",
+    "trace_estimators",
+    "which_mode",
+]
+__version__ = "0.2.0"

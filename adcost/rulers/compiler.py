@@ -1,0 +1,29 @@
+"""The rulers ``compiler`` and ``compile``: what a program will take by its compiler's plan, and the compiler itself."""
+
+from collections.abc import Iterator
+
+from adcost.rulers import program_text
+from adcost.rulers.subject import Subject
+from adcost.suite.vocabulary import Number
+from adcost.targets.compiling import planned_bytes
+
+
+def take(subject: Subject) -> Iterator[Number]:
+    """Planned bytes by purpose, the device's memory, and matrix products in the compiled program if asked for."""
+    target, executable = subject.target, subject.executable
+    if executable is None:
+        return
+    planned = planned_bytes(executable.compiled, target)
+    if target.memory is not None:
+        planned["device memory"] = target.memory
+    for quantity, value in planned.items():
+        yield Number("compiler", target.name, quantity, "B", float(value))
+    if subject.study.matrix_products:
+        products = program_text.matrix_products(executable.compiled.as_text())
+        yield Number("compiler", target.name, "matrix products", "products", float(products))
+
+
+def take_seconds(subject: Subject) -> Iterator[Number]:
+    """Seconds that the compiler took."""
+    if subject.executable is not None:
+        yield Number("compile", subject.target.name, "compile time", "s", subject.executable.seconds)

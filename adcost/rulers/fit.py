@@ -1,0 +1,65 @@
+"""The ruler ``fit``: how large may a case be, to fit into the memory of its target? Asked of the compiler."""
+
+from collections.abc import Callable, Iterator
+
+import jax
+
+from adcost.rulers.subject import Subject
+from adcost.suite.vocabulary import Case, Number
+from adcost.targets.compiling import compile_for, placed, planned_bytes
+
+CLOSE = 64  # of the values left, the part that is taken for close
+
+
+def take(subject: Subject) -> Iterator[Number]:
+    """The largest value of the study's open parameter at which the case fits, and the bytes that it needs there."""
+    study, case, target, fit = subject.study, subject.case, subject.target, subject.study.fit
+    assert fit is not None
+    assert target.memory is not None
+
+    def total(n: int) -> int:
+        program = study.program(Case(case.study, case.method, ((fit.parameter, n), *case.params), case.dtype))
+        shapes = program.shapes() if program.shapes is not None else program.inputs()
+        return planned_bytes(compile_for(program.run, *placed(tuple(shapes)), target=target), target)["total"]
+
+    method = subject.method
+    most = fit.most(case) if method.compiles else method.limit[fit.parameter]
+    largest, needed = fitting(total, target.memory, most, fit.precision)
+    flags = ("not tried beyond",) if largest == most else ()
+    yield Number("fit", target.name, f"largest {fit.parameter}", "1", float(largest), flags=flags)
+    yield Number("fit", target.name, "bytes at the largest", "B", float(needed))
+
+
+def fitting(total: Callable[[int], int], memory: int, most: int, precision: float = 0.0) -> tuple[int, int]:
+    """The largest n of 0 to ``most`` with ``total(n) <= memory``, and that total; ``total`` must not fall with n.
+
+    In turn: where the straight line through the two known points says, close above that, and in the middle. Where the
+    memory grows evenly the first two leave little between them; the third bounds the search where it does not. With a
+    ``precision`` n may lie below the largest by that share.
+    """
+    low, at_low = 0, 0
+    high, at_high = most, _total_or_too_much(total, most, memory)
+    if at_high <= memory:
+        return most, at_high
+    turn = 0
+    while high - low > max(1, precision * low):
+        line = low + (high - low) * (memory - at_low) / (at_high - at_low)
+        middle = (int(line), low + (high - low) // CLOSE, (low + high) // 2)[turn % 3]
+        turn += 1
+        middle = min(max(middle, low + 1), high - 1)
+        needed = _total_or_too_much(total, middle, memory)
+        if needed <= memory:
+            low, at_low = middle, needed
+        else:
+            high, at_high = middle, needed
+    return low, at_low
+
+
+def _total_or_too_much(total: Callable[[int], int], n: int, memory: int) -> int:
+    """A compiler that refuses a program for want of memory has said that it does not fit."""
+    try:
+        return total(n)
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return 2 * memory

@@ -1,0 +1,43 @@
+"""A campaign without a test runner: what ``adcost measure`` does."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from adcost.suite import campaign, registry
+from adcost.suite.effort import EFFORTS
+from adcost.suite.environment import describe, fingerprint
+from adcost.suite.journal import Journal
+from adcost.targets import parse_targets
+
+
+def measure_to_file(folders: Sequence[Path], study: str, profile: str, targets: str, output: Path) -> Iterator[str]:
+    """Measure studies and write ``{"environment": ..., "records": [...]}``; yields what to tell the user at the end.
+
+    The journal lies beside the output until the run is complete.
+
+    Raises
+    ------
+    ValueError
+        If a folder, a study, a profile or a target is unknown; in one line.
+    """
+    chosen = parse_targets(targets)
+    studies = registry.load(*folders)
+    cases = registry.select(studies, study, profile)
+    environment = {**describe(folders[0]), "profile": profile}
+    name = f".{output.name}-{profile}-{targets.replace(',', '+')}-{fingerprint(*folders)}.jsonl"
+    journal = Journal.open(output.with_name(name), environment)
+    suite = campaign.Suite(folders, studies, EFFORTS[profile], journal, lambda line: print(line, flush=True))
+    with campaign.campaign(suite, cases, chosen) as measured:
+        for case in cases:
+            measured(case)
+        records = campaign.records(suite, cases, chosen)
+        content = {"environment": journal.environment, "records": [asdict(record) for record in records]}
+        part = output.with_name(output.name + ".part")
+        part.write_text(json.dumps(content))
+        part.replace(output)
+    gaps = Counter(gap.reason for record in records for gap in record.missing)
+    yield f"{len(records)} records of {len(cases)} cases: {output}"
+    yield from (f"not measured, {count} times: {reason}" for reason, count in gaps.most_common())

@@ -1,0 +1,130 @@
+"""What the suite and its probes say to each other: a message a line, as JSON."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from adcost.suite.vocabulary import Case, Missing, Number, case_from_json, number_from_json
+
+# Requests.
+
+
+@dataclass(frozen=True)
+class Lay:
+    """Lay rulers on a case; its executable is saved where ``save`` says."""
+
+    case: Case
+    target: str
+    rulers: tuple[str, ...]
+    runs: int = 1
+    save: str | None = None
+
+
+@dataclass(frozen=True)
+class Time:
+    """Time saved executables, path by case id, in interleaved rounds; those in ``again`` twice a round."""
+
+    target: str
+    programs: Mapping[str, str]
+    again: tuple[str, ...]
+    budget: float  # seconds for each set of rounds
+    least: int  # rounds
+    most: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Find:
+    """Is the target's device there?"""
+
+    target: str
+
+
+# Replies.
+
+
+@dataclass(frozen=True)
+class Took:
+    """A number was taken."""
+
+    number: Number
+
+
+@dataclass(frozen=True)
+class Gap:
+    """A number could not be taken."""
+
+    missing: Missing
+
+
+@dataclass(frozen=True)
+class Round:
+    """Seconds of one round, by case id."""
+
+    seconds: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Warm:
+    """A program is loaded and has run."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Device:
+    """The kind of the device that was found."""
+
+    kind: str
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Begin, or end, to sample this process from outside; it waits for an answer."""
+
+    begin: bool
+
+
+@dataclass(frozen=True)
+class Done:
+    """The last reply to a request."""
+
+
+Request = Lay | Time | Find
+Reply = Took | Gap | Round | Warm | Device | Watch | Done
+KINDS: dict[str, Any] = {kind.__name__: kind for kind in (Lay, Time, Find, Took, Gap, Round, Warm, Device, Watch, Done)}
+
+
+def encoded(message: Request | Reply) -> bytes:
+    """The message as a line."""
+    return json.dumps({"message": type(message).__name__, **asdict(message)}).encode() + b"\n"
+
+
+def decoded(line: str | bytes) -> Any:
+    """The message of a line.
+
+    Raises
+    ------
+    ValueError
+        If the line holds none, or was cut short.
+    """
+    try:
+        fields = json.loads(line)
+        kind = KINDS[fields.pop("message")]
+    except (json.JSONDecodeError, KeyError, AttributeError, TypeError):
+        raise ValueError(f"{line!r} is no message") from None
+    return kind(**{name: _READ.get(name, _same)(value) for name, value in fields.items()})
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+_READ = {
+    "case": case_from_json,
+    "number": number_from_json,
+    "missing": lambda fields: Missing(**fields),
+    "rulers": tuple,
+    "again": tuple,
+}

@@ -1,0 +1,195 @@
+"""The process in which rulers are laid: ``python -m adcost.suite.probe NOTE FOLDER...``, the folders being of studies.
+
+Requests come in on standard input and replies go out on standard output, as ``adcost.suite.messages`` has them. Before
+a program runs its name is written to the file NOTE, so that ``adcost.suite.probes``, which is the other end, knows whom
+to blame should this process be killed.
+"""
+
+import gc
+import os
+import pickle
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import serialize_executable
+
+from adcost import _jax
+from adcost.rulers import clock
+from adcost.rulers.subject import Subject
+from adcost.rulers.table import RULERS, Ruler
+from adcost.suite.messages import (
+    Device,
+    Done,
+    Find,
+    Gap,
+    Lay,
+    Reply,
+    Request,
+    Round,
+    Time,
+    Took,
+    Warm,
+    Watch,
+    decoded,
+    encoded,
+)
+from adcost.suite.registry import Studies, load
+from adcost.suite.vocabulary import Case, Missing, Program, case_from_id
+from adcost.targets import ANY, CORES, TARGETS
+
+AGAIN = " again"  # after a program's name: the second timing of the same executable in a round
+Note = Callable[[str], object]
+
+
+def main(note: str, *folders: str) -> None:
+    replies = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)  # whatever else prints must not get between the replies
+    _volunteer_for_the_oom_killer()
+    _keep_to_cores()
+    studies = load(*map(Path, folders))
+    prepared = False
+    for line in sys.stdin:
+        request: Request = decoded(line)
+        if not prepared and not isinstance(request, Find) and TARGETS[request.target].attached:
+            _prepare()
+            prepared = True
+        for reply in _answers(request, studies, Path(note).write_text):
+            replies.write(encoded(reply))
+        replies.write(encoded(Done()))
+
+
+def _answers(request: Request, studies: Studies, note: Note) -> Iterator[Reply]:
+    match request:
+        case Lay():
+            return lay(request, studies, note)
+        case Time():
+            return time_rounds(request, studies, note)
+        case Find():
+            return find(request)
+
+
+def lay(request: Lay, studies: Studies, note: Note) -> Iterator[Reply]:
+    """Lay rulers on one case, save its executable, reply with a number or a reason at a time."""
+    case, target = request.case, TARGETS[request.target]
+    note(case.id)
+    subject = Subject(case, studies[case.study], target, request.runs)
+    configure(case, subject.method.flags)
+    rulers = {name: RULERS[name] for name in request.rulers}
+    if request.save is not None or any(ruler.laid != "search" for ruler in rulers.values()):
+        try:
+            assert subject.program is not None
+            assert subject.executable is not None or not subject.method.jitted
+        except Exception as error:  # whatever a user's method raises costs this case alone
+            yield _gap("compiler", target.name, error)
+            return
+    if request.save is not None:
+        # Before the first run: after it, XLA on a CPU no longer serializes programs that sort (Equinox's do).
+        try:
+            _save(subject, Path(request.save))
+        except Exception as error:
+            yield _gap("clock", target.name, error)
+    for name, ruler in rulers.items():
+        yield from _laid(name, ruler, subject)
+
+
+def _laid(name: str, ruler: Ruler, subject: Subject) -> Iterator[Reply]:
+    if ruler.watched:
+        yield Watch(begin=True)
+        sys.stdin.readline()  # the other end has begun
+    try:
+        for number in ruler.take(subject):
+            yield Took(number)
+    except Exception as error:  # one ruler's failure must not cost the others their numbers
+        yield _gap(name, ANY if ruler.laid == "program" else subject.target.name, error)
+    if ruler.watched:
+        yield Watch(begin=False)
+        sys.stdin.readline()
+
+
+def find(request: Find) -> Iterator[Reply]:
+    """Reply with the kind of the device that this process finds, or with the reason why it finds none."""
+    try:
+        yield Device(jax.devices()[0].device_kind)
+    except RuntimeError as error:
+        yield _gap("device", request.target, error)
+
+
+def time_rounds(request: Time, studies: Studies, note: Note) -> Iterator[Reply]:
+    """Time saved executables in interleaved rounds; reply with each round's seconds by the case's id.
+
+    Sizes that have rounds of their own come one after the other, each with its own seconds.
+    """
+    programs: dict[str, Callable[[], Any]] = {}
+    in_turn: dict[str, list[str]] = {}
+    on_device: dict[int, tuple[Any, Any]] = {}  # methods that share an input share its buffer
+    for name, path in request.programs.items():
+        note(name)
+        case = case_from_id(name)
+        study = studies[case.study]
+        configure(case, study.methods[case.method].flags)
+        program = study.program(case)
+        inputs = [on_device.setdefault(id(a), (a, jax.device_put(a)))[1] for a in program.inputs()]
+        programs[name] = partial(_run, _loaded(program, Path(path)), inputs)
+        programs[name]()
+        in_turn.setdefault(study.shares_rounds(case), []).append(name)
+        yield Warm(name)
+    gc.disable()
+    for names in in_turn.values():
+        sharing = {name: programs[name] for name in names}
+        sharing |= {name + AGAIN: programs[name] for name in request.again if name in names}
+        for seconds in clock.rounds(sharing, request.budget, request.least, request.most, request.seed, note):
+            yield Round(seconds)
+
+
+def configure(case: Case, flags: Any) -> None:
+    """Set JAX up for a case: its precision, for every array is of 32 bits unless that is said beforehand, and flags."""
+    jax.config.update("jax_enable_x64", case.dtype == "float64")
+    _jax.set_flags(flags)
+
+
+def _run(compiled: Any, inputs: Sequence[Any]) -> Any:
+    return jax.block_until_ready(compiled(*inputs))
+
+
+def _save(subject: Subject, path: Path) -> None:
+    """Save an executable; of a program that is not jitted an empty file, for there is nothing to save."""
+    made = subject.executable
+    path.write_bytes(b"" if made is None else pickle.dumps(serialize_executable.serialize(made.compiled)))
+
+
+def _loaded(program: Program, path: Path) -> Callable[..., Any]:
+    content = path.read_bytes()
+    return serialize_executable.deserialize_and_load(*pickle.loads(content)) if content else program.run
+
+
+def _gap(ruler: str, target: str, error: Exception) -> Gap:
+    first = (str(error).strip().splitlines() or [""])[0]
+    return Gap(Missing(ruler, target, f"{type(error).__name__}: {first}"[:300]))
+
+
+def _prepare() -> None:
+    """What a first execution adds once is not a program's."""
+    jax.block_until_ready(jax.jit(lambda a: a @ a)(np.eye(256)))
+    # Lowering finds LAPACK's routines for the process; a loaded executable that calls them would crash without.
+    jax.jit(jax.lax.linalg.lu).lower(np.eye(1, dtype=np.float32))
+
+
+def _keep_to_cores() -> None:
+    """Run on as many cores as the target says; before JAX starts a thread for each."""
+    if CORES in os.environ and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(os.environ[CORES])])
+
+
+def _volunteer_for_the_oom_killer() -> None:
+    with suppress(OSError):  # where there is no Linux, the system chooses whom to kill
+        Path("/proc/self/oom_score_adj").write_text("1000")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,295 @@
+"""The vocabulary: a study asks a question, a method is a way to differentiate, a case is one cell of the table."""
+
+import re
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache, wraps
+from typing import Any, NamedTuple, TypeVar
+
+from adcost.checkpointing.schedules import Schedule
+
+Params = Mapping[str, int | str]
+PROFILES = ("quick", "full")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One cell: a study's method at one size. Hashable; the same identity in pytest, asv, JSON and figures."""
+
+    study: str
+    method: str
+    params: tuple[tuple[str, int | str], ...]
+    dtype: str = "float32"
+
+    @property
+    def size(self) -> str:
+        """The cell's size in words, as in ``depth64-width64-batch1024-float32``; a word is ``family_ode``."""
+        return "-".join([*(f"{name}{_joined(value)}" for name, value in self.params), self.dtype])
+
+    @property
+    def id(self) -> str:
+        return f"{self.study}-{self.method}-{self.size}"
+
+    def __getitem__(self, name: str) -> int:
+        """A parameter that is a number."""
+        return int(dict(self.params)[name])
+
+    def word(self, name: str) -> str:
+        """A parameter that is a word."""
+        return str(dict(self.params)[name])
+
+    def with_method(self, method: str) -> "Case":
+        """The same size, by another method."""
+        return Case(self.study, method, self.params, self.dtype)
+
+
+def _joined(value: int | str) -> str:
+    return f"_{value}" if isinstance(value, str) else str(value)
+
+
+def once_a_size(make: Callable[[Case], Result]) -> Callable[[Case], Result]:
+    """A function of a case that does not ask for its method, called once for all methods of a size.
+
+    Methods then share their inputs themselves, and so a buffer on the device.
+    """
+    kept = lru_cache(maxsize=64)(make)
+    return wraps(make)(lambda case: kept(case.with_method("")))
+
+
+def case_from_json(fields: Mapping[str, Any]) -> Case:
+    """The case with these fields, as ``dataclasses.asdict`` wrote them."""
+    params = tuple((str(name), value) for name, value in fields["params"])
+    return Case(fields["study"], fields["method"], params, fields["dtype"])
+
+
+def case_from_id(text: str) -> Case:
+    """The case with this ``id``.
+
+    Raises
+    ------
+    ValueError
+        If the text is no case's id.
+    """
+    match = re.fullmatch(r"(\w+)-(\w+)((?:-[a-z]+(?:\d+|_[a-z]+))*)-([a-z]+\d+)", text)
+    if match is None:
+        raise ValueError(f"{text!r} is no case; a case reads like backprop-sqrt-depth64-width32-batch1024-float32")
+    params = re.findall(r"-([a-z]+)(?:(\d+)|_([a-z]+))", match[3])
+    return Case(match[1], match[2], tuple((name, word or int(digits)) for name, digits, word in params), match[4])
+
+
+Index = tuple[tuple[str, int], ...]  # as (("probes", 16),): which of the numbers of one quantity
+
+
+@dataclass(frozen=True)
+class Number:
+    """One number that a ruler took; ``low`` and ``high`` bound its 95% interval where it has an error.
+
+    ``quantity`` is a name. Where a case has several numbers of it, ``at`` says which one this is: after how many
+    probes, at which step.
+    """
+
+    ruler: str
+    target: str
+    quantity: str
+    unit: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+    repeats: int = 1
+    flags: tuple[str, ...] = ()
+    at: Index = ()
+
+
+def number_from_json(fields: Mapping[str, Any]) -> Number:
+    """The number with these fields, as ``dataclasses.asdict`` wrote them."""
+    at = tuple((str(name), int(value)) for name, value in fields.get("at", ()))
+    return Number(**{**fields, "flags": tuple(fields["flags"]), "at": at})
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A number that could not be taken, and the reason in one line."""
+
+    ruler: str
+    target: str
+    reason: str
+
+
+class Figure(NamedTuple):
+    """What a program's result says: a quantity, its value, and its 95% interval where it has one."""
+
+    quantity: str
+    unit: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+    repeats: int = 1
+    at: Index = ()
+
+
+@dataclass(frozen=True)
+class Program:
+    """What a method at one size amounts to.
+
+    ``run(*inputs())`` is what the rulers measure. ``loss`` is the function that ``run`` differentiates, where there
+    is one: its residuals are what reverse mode stores. ``loops`` gives, for loops whose trip count only the data
+    know, the total number of trips by ``named_scope``. ``facts`` are exact figures known beforehand, as
+    name -> (value, unit). ``shapes()`` gives the inputs' shapes and dtypes without making them. ``checked`` picks what
+    the reference is held against out of the result; ``says`` takes figures from it (the ruler ``estimate``).
+    """
+
+    run: Callable[..., Any]
+    inputs: Callable[[], tuple[Any, ...]]
+    loss: Callable[..., Any] | None = None
+    loops: Mapping[str, int] = field(default_factory=dict)
+    facts: Mapping[str, tuple[float, str]] = field(default_factory=dict)
+    shapes: Callable[[], tuple[Any, ...]] | None = None
+    checked: Callable[[Any], Any] = lambda result: result
+    says: Callable[[Any], Iterable[Figure]] | None = None
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Will it fit? The parameter whose largest value is sought, and ``most(case)``, beyond which not to try.
+
+    It is asked of the cases ``where`` it makes sense, with the other parameters of ``workload(case)``; ``precision`` is
+    the share by which the value found may lie below the largest.
+    """
+
+    parameter: str
+    workload: Callable[[Case], Params]
+    most: Callable[[Case], int]
+    where: Callable[[Case], bool] = lambda case: True
+    precision: float = 0.0
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to differentiate the study's workload, with its traits: nobody reads them off its name.
+
+    Attributes
+    ----------
+    build
+        The way itself; what it takes and returns is the study's own business.
+    label
+        What it is, for people.
+    schedule
+        The checkpointing schedule that it runs, by depth; None if it runs none of ours.
+    form
+        How it is written or what it gives, in a word of the study's: ``unrolled``, ``taped``, ``product``.
+    needs
+        What it asks of its inputs beyond what the study's other methods do: ``definite`` matrices.
+    flags
+        Settings of JAX under which it is traced and compiled, as ``{"jax_remat3": True}``.
+    limit, because
+        The largest size at which its cost allows a case, and why there is one.
+    compiles
+        Is that cost the run's alone, so that the program still compiles beyond the limit?
+    where
+        Chooses among the study's sizes.
+    jitted
+        If not, it runs operation by operation, and no compiler plans it.
+    extra
+        The optional dependency that it needs, as (extra of pyproject.toml, module).
+    differentiates
+        If not, it is a yardstick: measured beside the others, and no gradient is asked of it.
+    followed
+        Is a claim about its growth?
+    """
+
+    build: Callable[..., Any]
+    limit: Mapping[str, int] = field(default_factory=dict)
+    because: str = ""
+    label: str = ""
+    schedule: Callable[[int], Schedule] | None = None
+    form: str = ""
+    needs: tuple[str, ...] = ()
+    flags: Mapping[str, bool] = field(default_factory=dict)
+    compiles: bool = True
+    where: Callable[[Case], bool] = lambda case: True
+    jitted: bool = True
+    extra: tuple[str, str] | None = None
+    differentiates: bool = True
+    followed: bool = False
+
+
+@dataclass(frozen=True)
+class Study:
+    """One question, its workload, its methods and its sizes.
+
+    ``program(case)`` gives the program of a case; ``reference(case)`` its result in float64, which it must equal within
+    ``tolerance(case)`` (relative, in the largest norm). Times are also given as ratios to each of ``baselines``; the
+    first is timed twice in every round, as the noise floor; ``against(case)`` names further cases of the same rounds
+    over whose time a case's is given. All methods of a size share rounds on the clock, and sizes
+    that differ only in the parameters ``together`` share them as well: then the analysis sees all sizes of the study at
+    once and takes its own slices. Of these parameters ``in_turn`` are those whose sizes share a process but have rounds
+    of their own, one size after the other: the largest would otherwise leave the small ones few rounds.
+    ``evaluates`` is the primitive that
+    every evaluation of the workload's unit (a layer) runs exactly once; ``executions(case)`` runs the case and
+    counts how often the unit was really evaluated. Where a program's own trip counts are given (``loops``), they are
+    held against such an execution at the sizes in ``executed``. Where ``matrix_products`` is set, those of the compiled
+    program are counted too: recomputation that the compiler removed is missing there. ``fit`` asks of compilers how
+    large a case may be. The quick profile asks compilers of other devices for every size of the methods that claims
+    follow, and for the others only at the sizes in ``compared``, if there are any. Where ``besides`` names sizes for a
+    profile, it measures the others only there.
+    """
+
+    name: str
+    question: str
+    methods: Mapping[str, Method]
+    sizes: Mapping[str, Sequence[Params]]
+    program: Callable[[Case], Program]
+    reference: Callable[[Case], Any]
+    tolerance: Callable[[Case], float]
+    baselines: tuple[str, ...]
+    against: Callable[[Case], Mapping[str, Case]] = lambda case: {}
+    together: tuple[str, ...] = ()
+    in_turn: tuple[str, ...] = ()
+    evaluates: str | None = None
+    executions: Callable[[Case], int] | None = None
+    executed: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    matrix_products: bool = False
+    fit: Fit | None = None
+    compared: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    besides: Mapping[str, Mapping[str, Sequence[int]]] = field(default_factory=dict)
+    dtypes: tuple[str, ...] = ("float32",)
+
+    def cases(self, profile: str) -> Iterator[Case]:
+        """Every case of a profile, size by size; a method is left out above its limit and where it is not asked for."""
+        others = self.besides.get(profile, {})
+        for params in self.sizes[profile]:
+            for dtype in self.dtypes:
+                for name in self.methods:
+                    case = Case(self.name, name, tuple(params.items()), dtype)
+                    if self.affords(case) and (self.methods[name].followed or _among(case, others)):
+                        yield case
+
+    def witnesses(self, case: Case) -> bool:
+        """Is the case one whose evaluations are counted in an execution as well?"""
+        return bool(self.executed) and _among(case, self.executed)
+
+    def surveyed(self, case: Case) -> bool:
+        """Is the case one that the quick profile compiles for other devices?"""
+        return self.methods[case.method].followed or _among(case, self.compared)
+
+    def affords(self, case: Case) -> bool:
+        """Is the case one that its method is asked for, and within its limit?"""
+        method = self.methods[case.method]
+        return method.where(case) and all(case[name] <= most for name, most in method.limit.items())
+
+    def shares_process(self, case: Case) -> str:
+        """What cases have in common that are timed in the same process."""
+        return _without(case, self.together).size
+
+    def shares_rounds(self, case: Case) -> str:
+        """What cases have in common that are timed in the same rounds."""
+        return _without(case, set(self.together) - set(self.in_turn)).size
+
+
+def _among(case: Case, sizes: Mapping[str, Sequence[int]]) -> bool:
+    return all(case[name] in values for name, values in sizes.items())
+
+
+def _without(case: Case, params: Container[str]) -> Case:
+    return replace(case, params=tuple(param for param in case.params if param[0] not in params))

@@ -1,0 +1,103 @@
+"""Compiling for a target, and what its compiler plans."""
+
+import os
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import jax
+from jax.experimental import topologies
+from jax.sharding import SingleDeviceSharding
+
+from adcost.targets import TARGETS, Target, parse_targets
+
+
+def compile_for(f: Callable[..., Any], *args: Any, target: str | Target = "cpu") -> Any:
+    """Compile ``f(*args)`` for a device that need not be here; nothing runs.
+
+    Parameters
+    ----------
+    f
+        The program itself: pass ``jax.grad(loss)`` to compile a gradient. Compiled functions are taken as they are.
+    *args
+        Pytrees of arrays or ``jax.ShapeDtypeStruct``.
+    target
+        A name of ``adcost.TARGETS``, as ``"nvidia-h100"``.
+
+    Returns
+    -------
+    jax.stages.Compiled
+        The executable. ``planned_bytes`` says what it would take.
+
+    Raises
+    ------
+    ValueError
+        If the target is unknown.
+    RuntimeError
+        If its compiler is not installed, or this process was not started with what it needs in its environment.
+    """
+    if isinstance(target, str):
+        (target,) = parse_targets(target)
+        _require(target)
+    return lower_for(f, *args, target=target).compile()
+
+
+def lower_for(f: Callable[..., Any], *args: Any, target: Target) -> Any:
+    """``f(*args)`` traced and lowered for a target, to be compiled."""
+    jitted = f if hasattr(f, "lower") else jax.jit(f)
+    return jitted.lower(*placed(args, target))
+
+
+def placed(tree: Any, target: Target | None = None) -> Any:
+    """Shapes and dtypes of a pytree, on the target's device where that is not attached."""
+    sharding = None if target is None or target.attached else SingleDeviceSharding(_device(target))
+    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), tree)
+
+
+def planned_bytes(compiled: Any, target: str | Target = "cpu") -> dict[str, int]:
+    """What the compiler of a target plans for an executable, in bytes by purpose.
+
+    ``total`` is what must fit into the device's memory. ``peak_memory_in_bytes`` is taken for a TPU alone, where it
+    knows of padding and of what lies outside the main memory; on a CPU it is blind to loop bodies.
+
+    Parameters
+    ----------
+    compiled
+        What ``compile_for`` returned.
+    target
+        The target that it was compiled for.
+    """
+    platform = (TARGETS[target] if isinstance(target, str) else target).platform
+    analysis = compiled.memory_analysis()
+    planned = {
+        "temp": analysis.temp_size_in_bytes,
+        "arguments": analysis.argument_size_in_bytes,
+        "outputs": analysis.output_size_in_bytes,
+        "alias": analysis.alias_size_in_bytes,
+    }
+    if analysis.host_temp_size_in_bytes:  # what a policy moves to the host's memory
+        planned["host"] = analysis.host_temp_size_in_bytes
+    if platform == "tpu":
+        planned["peak"] = analysis.peak_memory_in_bytes
+        return {**planned, "total": planned["peak"]}
+    held = planned["temp"] + planned["arguments"] + planned["outputs"] - planned["alias"]
+    return {**planned, "total": held}
+
+
+def _require(target: Target) -> None:
+    """The compiler of an absent device reads its settings when JAX starts: too late to set them here."""
+    reason = target.unavailable()
+    if reason is not None:
+        raise RuntimeError(reason)
+    settings = {} if target.attached else target.environment
+    absent = [f"{name}={value}" for name, value in settings.items() if value not in os.environ.get(name, "")]
+    if absent:
+        raise RuntimeError(f"the compiler of {target.name} needs a process that was started with {' '.join(absent)}")
+
+
+@cache
+def _device(target: Target) -> Any:
+    if target.platform == "tpu":
+        return topologies.get_topology_desc(target.topology, platform="tpu").devices[0]
+    options = {"target_config": target.description, "topology": target.topology}
+    return topologies.get_topology_desc(platform=target.platform, **options).devices[0]

@@ -1,0 +1,269 @@
+"""A case that fails costs only itself, and a run that was cut short goes on from where it was."""
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from adcost.suite import campaign
+from adcost.suite.campaign import Suite, record_group
+from adcost.suite.effort import Effort
+from adcost.suite.journal import EXTRA, Journal, record_from_json
+from adcost.suite.probes import SAMPLER
+from adcost.suite.vocabulary import Case
+from adcost.targets import TARGETS
+
+EFFORT = Effort(
+    clock_seconds=0.1, least_rounds=6, rounds=6, process_runs=2, limit_seconds=6, compiles_all=True, fits=False
+)
+CPU, H100 = TARGETS["cpu"], TARGETS["nvidia-h100"]
+TOYS = Path(__file__).parents[1] / "toy_studies"
+
+
+@pytest.fixture
+def toy(monkeypatch, tmp_path):
+    """Cases of the toy study."""
+    monkeypatch.setenv("TOY_FLAG", str(tmp_path / "flag"))
+    return lambda *methods: [Case("toy", method, (("n", 4),)) for method in methods]
+
+
+def suite_of(path, lines=None):
+    """A campaign's suite: the toys, and a journal at the path."""
+    return Suite.of([TOYS], EFFORT, Journal.open(path), [].append if lines is None else lines.append)
+
+
+def record(group, path):
+    lines = []
+    suite = suite_of(path, lines)
+    with campaign.measuring(CPU, suite.folders) as ask:
+        record_group(suite, group, CPU, ask)
+    return {case.method: record for (case, _), record in suite.journal.records.items()}, suite.journal, lines
+
+
+def compiled(group, suite, target=H100):
+    with campaign.probes(target, suite.folders) as ask:
+        campaign.record_compiled(suite, group, target, ask)
+
+
+def wanted(cases):
+    return [(case, "cpu") for case in cases]
+
+
+def reasons(record):
+    return " ".join(gap.reason for gap in record.missing)
+
+
+def test_one_bad_case_costs_the_others_nothing(toy, tmp_path):
+    methods = ("plain", "twin", "raising", "lying", "killed", "dying", "dawdling", "absent")
+    records, journal, _ = record(toy(*methods), tmp_path / "journal.jsonl")
+    for good in ("plain", "twin"):
+        assert not records[good].missing
+        assert len(records[good].samples) == 6
+        rulers = {number.ruler for number in records[good].numbers}
+        assert rulers == {"count", "compiler", "compile", "check", "process", "clock"}
+    assert reasons(records["raising"]) == "RuntimeError: this method"
+    assert "its result is off by 2.0e-02" in reasons(records["lying"])
+    assert records["lying"].numbers == ()
+    assert "was killed (signal 9), most likely for want of memory" in reasons(records["killed"])
+    assert "ended its process with code 3" in reasons(records["dying"])
+    assert records["dying"].numbers == (), "a number counts only after its gradient was checked"
+    assert "no answer within its limit of 6 s" in reasons(records["dawdling"])
+    assert records["absent"].missing[0].ruler == EXTRA
+    assert "pip install -e '.[peers]'" in reasons(records["absent"])
+    journal.close(wanted(toy(*methods)))
+    assert journal.path.exists(), "what is missing can be measured by another run"
+
+
+def test_a_case_that_fails_in_two_runs_is_given_up(toy, tmp_path):
+    path = tmp_path / "journal.jsonl"
+    first, journal, _ = record(toy("plain", "raising"), path)
+    journal.close(wanted(toy("plain", "raising")))
+    second, journal, _ = record(toy("plain", "raising"), path)
+    assert (first["raising"].tries, second["raising"].tries) == (1, 2)
+    assert second["plain"] == first["plain"]
+    journal.close(wanted(toy("plain", "raising")))
+    assert not path.exists(), "the next run measures everything afresh"
+
+
+def test_a_journal_keeps_the_environment_in_which_it_began(tmp_path):
+    path = tmp_path / "folder" / "journal.jsonl"
+    Journal.open(path, {"load at start": 0.5})
+    assert Journal.open(path, {"load at start": 2.0}).environment == {"load at start": 0.5}
+
+
+def test_a_measured_case_whose_executable_cannot_be_made_again_says_so(toy, tmp_path):
+    path = tmp_path / "journal.jsonl"
+    records, journal, _ = record(toy("plain", "dies_later"), path)
+    assert not records["dies_later"].missing
+    journal.put(journal.records[toy("dies_later")[0], "cpu"].without_clock())  # as if cut short before the clock
+    records, _, _ = record(toy("plain", "dies_later"), path)
+    assert "ended its process with code 5" in reasons(records["dies_later"])
+    assert records["dies_later"].numbers, "what was measured stays"
+
+
+def test_an_executable_that_cannot_be_loaded_costs_only_itself(toy, tmp_path):
+    group = toy("plain", "twin")
+    record(group, tmp_path / "journal.jsonl")
+    suite = suite_of(tmp_path / "journal.jsonl")
+    with campaign.measuring(CPU, suite.folders) as ask:
+        campaign.measure(suite, group, CPU, ask, tmp_path)
+    (tmp_path / group[1].id).write_bytes(b"no executable")
+    samples = campaign.timed_in_rounds(suite, group, CPU, tmp_path)
+    assert set(samples) == {group[0].id, group[0].id + " again"}
+    assert suite.known(group[0], CPU).samples
+    assert "UnpicklingError" in reasons(suite.known(group[1], CPU))
+
+
+def test_a_compilers_target_gets_no_time_and_says_what_it_lacks(toy, tmp_path):
+    suite = suite_of(tmp_path / "journal.jsonl")
+    compiled(toy("plain"), suite, replace(H100, extra=("targets-gpu", "no_such_module")))
+    (found,) = suite.journal.records.values()
+    assert (found.target, found.numbers) == ("nvidia-h100", ())
+    assert reasons(found) == "no_such_module is not installed: pip install -e '.[targets-gpu]'"
+
+
+@pytest.mark.skipif(H100.unavailable() is not None, reason="needs the extra targets-gpu")
+def test_a_compilers_target_is_asked_in_one_process_and_a_bad_case_costs_only_itself(toy, tmp_path):
+    path = tmp_path / "journal.jsonl"
+    suite = suite_of(path)
+    compiled(toy("raising", "plain", "twin"), suite)
+    records = {case.method: found for (case, _), found in suite.journal.records.items()}
+    assert reasons(records["raising"]) == "RuntimeError: this method"
+    for good in ("plain", "twin"):
+        assert not records[good].missing
+        assert {number.ruler for number in records[good].numbers} == {"compiler", "compile"}
+        assert {number.target for number in records[good].numbers} == {"nvidia-h100"}
+    before = path.read_text()
+    compiled(toy("plain", "twin"), suite)
+    assert path.read_text() == before, "what is known is not compiled again"
+
+
+def test_without_an_attached_target_gradients_are_checked_on_the_cpu(toy, tmp_path):
+    suite = suite_of(tmp_path / "journal.jsonl")
+    with campaign.measuring(CPU, suite.folders) as ask:
+        campaign.record_correct(suite, toy("plain", "lying"), CPU, ask)
+    records = {case.method: found for (case, _), found in suite.journal.records.items()}
+    assert {number.ruler for number in records["plain"].numbers} == {"count", "check"}
+    assert not records["lying"].correct
+
+
+def test_the_sampler_sees_another_process_and_imports_no_jax():
+    touch = "import sys, time; print(); sys.stdin.readline(); a = b'1' * 2**26; time.sleep(0.1); print(); input()"
+    check = (
+        "import runpy, sys; sampler = runpy.run_path(sys.argv[1]); "
+        "assert 'jax' not in sys.modules; sampler['main'](int(sys.argv[2]))"
+    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "bufsize": 1}
+    with subprocess.Popen([sys.executable, "-u", "-c", touch], **pipes) as other:
+        other.stdout.readline()
+        command = [sys.executable, "-u", "-P", "-c", check, str(SAMPLER), str(other.pid)]
+        with subprocess.Popen(command, **pipes) as sampler:
+            print(file=sampler.stdin)
+            sampler.stdout.readline()
+            print(file=other.stdin)
+            other.stdout.readline()
+            print(file=sampler.stdin)
+            rise = float(sampler.stdout.readline())
+            sampler.stdin.close()
+        print(file=other.stdin)
+    assert abs(rise / 2**26 - 1) < 0.02
+
+
+def test_the_noise_floor_is_the_baseline_timed_twice(toy, tmp_path):
+    records, _, _ = record(toy("twin"), tmp_path / "journal.jsonl")
+    assert len(records["plain"].again) == len(records["plain"].samples) == 6
+    quantities = {number.quantity for number in records["twin"].numbers}
+    assert {"time", "time / plain"} <= quantities
+    assert "time / plain again" in {number.quantity for number in records["plain"].numbers}
+
+
+def test_a_second_run_measures_only_what_is_missing(toy, tmp_path):
+    path = tmp_path / "journal.jsonl"
+    first, _, _ = record(toy("plain", "twin", "once_dead"), path)
+    assert not first["once_dead"].samples
+    second, journal, lines = record(toy("plain", "twin", "once_dead"), path)
+    assert second["once_dead"].samples
+    assert second["twin"] == first["twin"]
+    assert "2 programs" in lines[0]  # the missing one and its baseline
+    journal.close(wanted([*toy("plain", "twin"), Case("toy", "plain", (("n", 8),))]))
+    assert path.exists(), "a run that was cut short is not complete"
+    journal.close(wanted(toy("plain", "twin", "once_dead")))
+    assert not path.exists()
+
+
+def test_a_complete_journal_is_not_measured_again(toy, tmp_path):
+    record(toy("plain", "twin"), tmp_path / "journal.jsonl")
+    _, _, lines = record(toy("plain", "twin"), tmp_path / "journal.jsonl")
+    assert lines == []
+
+
+def test_a_journal_that_was_cut_short_goes_on(toy, tmp_path):
+    path = tmp_path / "journal.jsonl"
+    records, _, _ = record(toy("plain"), path)
+    whole = path.read_text().count("\n")
+    with path.open("a") as file:
+        file.write('{"case": {"study"')  # the process was killed while it wrote
+    assert Journal.open(path).records[toy("plain")[0], "cpu"] == records["plain"]
+    Journal.open(path).put(records["plain"])
+    lines = path.read_text().splitlines()
+    assert len(lines) == whole + 2
+    assert json.loads(lines[-1])["case"]["method"] == "plain"
+
+
+def test_a_record_survives_json(toy, tmp_path):
+    records, _, _ = record(toy("plain"), tmp_path / "journal.jsonl")
+    assert record_from_json(json.loads(json.dumps(asdict(records["plain"])))) == records["plain"]
+
+
+def test_a_narrow_run_leaves_the_rest_of_a_wide_one_in_the_journal(toy, tmp_path):
+    path = tmp_path / "journal.jsonl"
+    other = Case("toy", "plain", (("n", 8),))
+    record([other], path)
+    _, journal, _ = record(toy("plain"), path)
+    journal.close(wanted(toy("plain")))
+    assert list(Journal.open(path).records) == [(other, "cpu")]
+
+
+def test_a_campaign_measures_a_group_when_its_first_case_is_asked_for(toy, tmp_path):
+    path = tmp_path / "journal.jsonl"
+    cases = [*toy("plain", "twin"), Case("toy", "plain", (("n", 8),))]
+    suite = suite_of(path)
+    with campaign.campaign(suite, cases, [CPU]) as measured:
+        assert measured(cases[0]).samples
+        assert {case["n"] for case, _ in suite.journal.records} == {4}
+        kept = campaign.records(suite, cases, [CPU])
+        assert [found.case for found in kept] == cases[:2]
+    assert path.exists(), "a run that was left early keeps its journal"
+    with campaign.campaign(suite_of(path), cases, [CPU]) as measured:
+        assert all(measured(case).samples for case in cases)
+    assert not path.exists()
+
+
+def test_settings_that_this_jax_does_not_know_are_named(toy, tmp_path, monkeypatch):
+    suite = suite_of(tmp_path / "journal.jsonl")
+    method = replace(suite.studies["toy"].methods["plain"], flags={"jax_no_such": True})
+    monkeypatch.setitem(suite.studies["toy"].methods, "plain", method)
+    assert "has no jax_no_such" in campaign.unavailable(suite.studies["toy"], toy("plain")[0])
+
+
+@pytest.mark.usefixtures("toy")
+def test_measure_writes_what_the_analysis_reads(tmp_path, capsys):
+    from adcost.__main__ import main
+    from analysis import frame
+
+    folder = tmp_path / "studies"
+    folder.mkdir()
+    text = (TOYS / "toy.py").read_text().replace('"killed": Method', '"left_out": Method')
+    kept = ("plain", "twin", "raising")
+    (folder / "toy.py").write_text(f"{text}\nfor name in set(METHODS) - set({kept}):\n    del METHODS[name]\n")
+    out = tmp_path / "found.json"
+    assert main(["measure", str(folder), "--profile", "full", "-o", str(out)]) == 0
+    assert "not measured, 1 times: RuntimeError: this method" in capsys.readouterr().out
+    found = frame.read([out])
+    assert set(found.frame["method"]) == {"plain", "twin"}
+    assert list(found.missing["method"]) == ["raising"]
+    assert main(["measure", str(tmp_path / "nowhere")]) == 2
+    assert "holds no study" in capsys.readouterr().err

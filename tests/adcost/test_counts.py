@@ -1,0 +1,127 @@
+"""The count ruler, on programs whose counts are known."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from adcost.rulers.count import DynamicTripCount, count, is_dynamic, residual_bytes
+from adcost.suite.vocabulary import Case
+from analysis import theory
+from benchmarks import studies
+
+A = np.ones((3, 4))
+B = np.ones((4, 5))
+V = np.ones(4)
+
+
+@jax.custom_vjp
+def doubled(x):
+    return 2 * x
+
+
+doubled.defvjp(lambda x: (2 * x, None), lambda _, g: (2 * g,))
+
+
+@pytest.mark.parametrize(
+    ("run", "arguments", "flops"),
+    [
+        (lambda a, b: a @ b, (A, B), 2 * 3 * 4 * 5),
+        (lambda v: jnp.tanh(v) + v, (V,), 8),
+        (lambda v: jnp.sum(v), (V,), 4),
+        (lambda v: lax.scan(lambda h, _: (jnp.sin(h), None), v, None, length=7)[0], (V,), 28),
+        (lambda v: lax.fori_loop(2, 9, lambda _, h: jnp.sin(h), v), (V,), 28),
+        (lambda v: lax.fori_loop(0, 3, lambda _, h: lax.fori_loop(0, 2, lambda _, k: jnp.sin(k), h), v), (V,), 24),
+        (lambda v: jax.jit(jnp.sin)(v), (V,), 4),
+        (lambda v: lax.cond(True, jnp.sin, lambda v: jnp.sin(jnp.cos(v)), v), (V,), 8),
+        (lambda v: jax.grad(lambda v: jnp.sum(doubled(v)))(v), (V,), 4 + 4 + 4),
+        (lambda v: jnp.reshape(v, (2, 2)).T, (V,), 0),
+        (lambda i: i + 1, (np.arange(4),), 0),
+        (lambda x, k: lax.conv(x, k, (1, 1), "VALID"), (np.ones((1, 2, 5, 5)), np.ones((3, 2, 3, 3))), 2 * 27 * 18),
+    ],
+)
+def test_flops_of_known_programs(run, arguments, flops):
+    assert count(run, *arguments)["flops"] == flops
+
+
+def test_a_checkpointed_function_counts_what_it_recomputes():
+    def f(v):
+        return jnp.sum(jax.checkpoint(lambda v: jnp.sin(jnp.sin(v)))(v))
+
+    assert count(jax.grad(f), V)["sin"] == 3  # two forward, the inner one again on the way back
+    assert count(jax.grad(lambda v: jnp.sum(jnp.sin(jnp.sin(v)))), V)["sin"] == 2
+
+
+def dynamic(v, trips):
+    with jax.named_scope("mine"):
+        return lax.fori_loop(0, trips, lambda _, h: jnp.sin(h), v)
+
+
+def test_a_dynamic_loop_is_refused_unless_its_trips_are_given():
+    with pytest.raises(DynamicTripCount, match="as often as the data say"):
+        count(dynamic, V, 3)
+    assert is_dynamic(dynamic, V, 3)
+    assert not is_dynamic(jnp.sin, V)
+    assert count(dynamic, V, 3, loops={"mine": 5})["sin"] == 5
+
+
+def test_dynamic_loops_of_one_name_must_cost_the_same():
+    def two(v, trips):
+        with jax.named_scope("mine"):
+            w = lax.fori_loop(0, trips, lambda _, h: jnp.cos(h), v)
+        return dynamic(w, trips)
+
+    with pytest.raises(DynamicTripCount, match="different cost"):
+        count(two, V, 3, loops={"mine": 5})
+
+
+def test_a_loop_that_changes_its_bound_is_dynamic():
+    def run(v):
+        return lax.while_loop(lambda c: c[0] < c[1], lambda c: (c[0] + 1, c[1] - 1, jnp.sin(c[2])), (0, 6, v))[2]
+
+    assert is_dynamic(run, V)
+
+
+def test_residuals_of_known_functions():
+    assert residual_bytes(lambda v: jnp.sum(jnp.sin(v)), V) == 4 * 8  # cos(v)
+    assert residual_bytes(lambda a, b: jnp.sum(a @ b), A, B) == 0  # both are inputs
+    assert residual_bytes(lambda v: jnp.sum(jax.checkpoint(jnp.sin)(v)), V) == 0
+
+
+SMALL = [name for name, method in studies()["backprop"].methods.items() if method.differentiates]
+
+
+@pytest.mark.parametrize("method", SMALL)
+def test_schedule_jaxpr_and_real_executions_agree(method):
+    study = studies()["backprop"]
+    for depth in (5, 12):
+        case = Case("backprop", method, (("depth", depth), ("width", 3), ("batch", 2)))
+        program = study.program(case)
+        executed = study.executions(case)
+        if study.methods[method].form == "online":
+            assert is_dynamic(program.run, *program.inputs())
+            slots = 10 if method == "equinox_10" else depth
+            offline = theory.optimal_evaluations(depth, min(slots, depth)) + depth  # the tape's account
+            assert offline <= executed <= 2 * offline, "an online schedule cannot beat the optimum, and comes near it"
+            continue
+        counted = count(program.run, *program.inputs(), loops=program.loops)["tanh"]
+        if method == "jax_remat_nested":
+            assert counted <= executed  # the tap keeps alive recomputations that nobody uses
+        else:
+            assert counted == executed
+        traits = study.methods[method]
+        if traits.schedule is not None:
+            schedule = traits.schedule(depth)
+            assert executed == (schedule.taped_evaluations if traits.form == "taped" else schedule.evaluations)
+
+
+@pytest.mark.parametrize("method", SMALL)
+def test_every_method_computes_the_reference_gradient(method):
+    study = studies()["backprop"]
+    for depth in (1, 6, 13):
+        case = Case("backprop", method, (("depth", depth), ("width", 4), ("batch", 3)), "float64")
+        program = study.program(case)
+        np.testing.assert_allclose(
+            jax.jit(program.run)(*program.inputs()), study.reference(case), rtol=1e-10, atol=1e-15
+        )

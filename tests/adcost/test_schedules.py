@@ -1,0 +1,167 @@
+"""Schedules, executed symbolically, against their optimum and an oracle that shares no code with them."""
+
+import sys
+from dataclasses import FrozenInstanceError
+from functools import cache
+
+import pytest
+from checkpoint_schedules import Forward, Revolve
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adcost.checkpointing import (
+    NO_STORE,
+    Row,
+    Schedule,
+    binomial,
+    interpret,
+    memory_poor,
+    multilevel,
+    peak_slots,
+    sqrt,
+    store_all,
+)
+from analysis import theory
+from benchmarks.studies.backprop import two_pass_slots
+
+depths = st.integers(1, 300)
+
+
+@cache
+def least_evaluations(length: int, slots: int) -> int:
+    """The optimum by dynamic programming: the best first split of ``length`` layers, the loss one of them."""
+    if length == 1:
+        return 0
+    if slots == 1:
+        return length * (length - 1) // 2
+    return min(k + least_evaluations(length - k, slots - 1) + least_evaluations(k, slots) for k in range(1, length))
+
+
+def test_binomial_reaches_the_optimum_for_every_depth_to_200_and_20_slots():
+    for n in range(1, 201):
+        for s in range(1, 21):
+            schedule = binomial(n, s)
+            assert schedule.evaluations == theory.optimal_evaluations(n, s), (n, s)
+            assert schedule.slots <= s
+
+
+def test_the_formula_of_the_optimum_equals_dynamic_programming():
+    for length in range(2, 60):
+        for s in range(1, 12):
+            assert theory.optimal_evaluations(length - 1, s) == least_evaluations(length, s), (length, s)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 16, 40, 99, 150, 200])
+@pytest.mark.parametrize("s", [1, 2, 3, 5, 10, 20])
+def test_binomial_against_the_package_checkpoint_schedules(n, s):
+    # Its schedule ends every backward step with a taped evaluation, l in all; ours are counted apart.
+    oracle = sum(action.n1 - action.n0 for action in Revolve(n + 1, s) if isinstance(action, Forward))
+    assert binomial(n, s).evaluations == oracle - (n + 1)
+
+
+@given(depths)
+def test_the_lecture_counts_its_strategies_rightly(n):
+    assert store_all(n).evaluations == n
+    assert memory_poor(n).evaluations == theory.memory_poor_evaluations(n)
+    assert memory_poor(n).slots == 1
+    assert sqrt(n).evaluations == theory.sqrt_evaluations(n)
+    assert sqrt(n).slots <= 2 * theory.sqrt_segments(n)
+
+
+def test_sqrt_of_a_square_is_the_formula_of_the_lecture():
+    for root in range(1, 40):
+        assert sqrt(root**2).evaluations == 2 * root**2 - root
+        assert sqrt(root**2).slots == max(1, 2 * root - 1)
+
+
+@given(depths, st.integers(1, 6))
+def test_multilevel_evaluates_at_most_levels_times_n(n, levels):
+    schedule = multilevel(n, levels)
+    assert schedule.evaluations <= levels * n
+    assert peak_slots(schedule) <= schedule.slots
+
+
+@given(depths, st.integers(1, 25))
+def test_more_slots_never_cost_more_evaluations(n, s):
+    assert binomial(n, s + 1).evaluations <= binomial(n, s).evaluations
+    assert binomial(n, s).evaluations <= multilevel(n, 2).evaluations or multilevel(n, 2).slots > s
+
+
+@given(depths, st.integers(1, 25))
+def test_slots_are_used_and_none_is_claimed_in_vain(n, s):
+    schedule = binomial(n, s)
+    assert peak_slots(schedule) == schedule.slots == min(s, n)
+
+
+@given(depths)
+def test_the_first_sweep_is_the_forward_pass(n):
+    for schedule in (store_all(n), sqrt(n), multilevel(n, 3), binomial(n, 4), memory_poor(n)):
+        assert sum(row.advance for row in schedule.rows[: schedule.first_sweep]) == n
+
+
+@given(st.integers(1, 5000))
+def test_two_passes_need_about_sqrt_2n_slots(n):
+    s = two_pass_slots(n)
+    assert binomial(n, s).evaluations <= 2 * n
+    assert abs(s - (2 * n) ** 0.5) <= 2
+
+
+@pytest.mark.parametrize(
+    "generator", [store_all, sqrt, memory_poor, lambda n: multilevel(n, 3), lambda n: binomial(n, 20)]
+)
+def test_a_hundred_thousand_layers_need_no_recursion(generator):
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(150)
+    try:
+        assert generator(100_000).depth == 100_000
+    finally:
+        sys.setrecursionlimit(limit)
+
+
+def test_a_schedule_is_an_immutable_value():
+    schedule = sqrt(9)
+    assert schedule == sqrt(9)
+    assert hash(schedule) == hash(sqrt(9))
+    with pytest.raises(FrozenInstanceError):
+        schedule.slots = 1
+
+
+def test_the_interpreter_yields_what_is_stored():
+    held = [dict(state.slots) for state in interpret(binomial(4, 2))]
+    assert held[0] == {0: 0, 1: 3}
+
+
+@pytest.mark.parametrize(
+    ("rows", "slots", "message"),
+    [
+        ([Row(0, 0, 2, backward=True)], 1, "ends before the backward step that needs h_1"),
+        ([Row(0, 0, 1, backward=True)], 1, "needs h_2, the row hands over h_1"),
+        ([Row(1, 0, 2, backward=True)], 2, "expects h_0 in slot 1, which holds nothing"),
+        ([Row(0, 1, 1, backward=True)], 1, "expects h_1 in slot 0, which holds h_0"),
+        ([Row(0, 0, 3, backward=True)], 1, "advances outside the chain of 2 layers"),
+        ([Row(0, 0, 1, store=5)], 2, "uses a slot outside 0..1"),
+        ([Row(0, 0, 1, store=0), Row(0, 0, 2, backward=True)], 1, "which holds h_1"),
+        ([], 0, "at least 1"),
+    ],
+)
+def test_an_invalid_schedule_is_refused_in_one_line(rows, slots, message):
+    with pytest.raises(ValueError, match=r"slot|chain|backward|schedule") as refusal:
+        Schedule(2, slots, tuple(rows))
+    assert message in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: binomial(0, 3), lambda: binomial(3, 0), lambda: sqrt(0), lambda: multilevel(3, 0)]
+)
+def test_impossible_sizes_are_refused(make):
+    with pytest.raises(ValueError, match="at least 1"):
+        make()
+
+
+def test_rows_read_as_documented():
+    assert memory_poor(2).rows == (
+        Row(0, 0, 2, NO_STORE, True),
+        Row(0, 0, 1, NO_STORE, True),
+        Row(0, 0, 0, NO_STORE, True),
+    )

@@ -1,0 +1,69 @@
+"""The vocabulary: identities, selection, limits."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adcost.suite import registry
+from adcost.suite.vocabulary import Case, case_from_id
+from adcost.targets import parse_targets
+from benchmarks import studies
+from benchmarks.studies import backprop
+
+
+def select(names, profile):
+    return registry.select(studies(), names, profile)
+
+
+names = st.from_regex(r"[a-z][a-z_0-9]{0,12}[a-z_]", fullmatch=True)
+params = st.lists(st.tuples(st.from_regex(r"[a-z]{1,8}", fullmatch=True), st.integers(0, 10**6)), max_size=4)
+
+
+@given(names, names, params, st.sampled_from(["float32", "float64"]))
+def test_an_id_is_an_identity(study, method, parameters, dtype):
+    case = Case(study, method, tuple(parameters), dtype)
+    assert case_from_id(case.id) == case
+
+
+def test_what_is_no_id_is_refused():
+    with pytest.raises(ValueError, match="is no case; a case reads like"):
+        case_from_id("backprop")
+
+
+@pytest.mark.parametrize("profile", ["quick", "full"])
+def test_ids_are_unique_and_limits_hold(profile):
+    chosen = select("all", profile)
+    assert len({case.id for case in chosen}) == len(chosen)
+    depths = {method: {case["depth"] for case in chosen if case.method == method} for method in backprop.METHODS}
+    assert max(depths["vanilla"]) == 1024
+    for bounded in ("memory_poor", "vanilla_unrolled", "jax_remat_unrolled"):
+        measured = depths["vanilla"] if backprop.METHODS[bounded].followed else depths["jax_remat_layer"]
+        assert depths[bounded] == {depth for depth in measured if depth <= 144}
+
+
+def test_every_limit_has_its_reason():
+    for study in studies().values():
+        for method in study.methods.values():
+            assert bool(method.limit) == bool(method.because)
+
+
+def test_every_method_that_a_claim_follows_has_the_eight_depths_that_an_exponent_needs():
+    depths = {}
+    for case in select("backprop", "quick"):
+        depths.setdefault(case.method, set()).add(case["depth"])
+    assert min(len(found) for method, found in depths.items() if backprop.METHODS[method].followed) >= 8
+    assert depths["equinox"] == {16, 144, 1024}  # beside them, fewer do
+    assert {case.method for case in select("backprop", "full") if case["depth"] == 64} == set(backprop.METHODS)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: select("nonsense", "quick"), "unknown study 'nonsense'; choose from: backprop"),
+        (lambda: select("all", "slow"), "unknown profile 'slow'; choose one of: quick, full"),
+        (lambda: parse_targets("cpu,abacus"), "unknown target 'abacus'; choose from: cpu"),
+    ],
+)
+def test_unknown_names_get_one_line_that_lists_the_known(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

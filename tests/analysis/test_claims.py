@@ -1,0 +1,73 @@
+"""Claims can fail: numbers of committed runs, spoiled, refute the claim that they confirmed."""
+
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from functools import cache
+
+import numpy as np
+import pytest
+
+from analysis import claims, frame
+from benchmarks import ROOT
+
+
+@cache
+def committed(name):
+    return frame.read([ROOT / "results" / "reference" / f"{name}.json.xz"])
+
+
+SPOILED = [  # of what no theory allows: study, method, quantity, by how much, the claim that must fail
+    ("modes", "jacfwd_loop", "flops", lambda row: row["inputs"] ** 0.5, "forward-cost-per-input"),
+    ("modes", "jacrev_loop", "flops", lambda row: row["outputs"] ** 0.5, "reverse-cost-per-output"),
+    ("modes", "vjp", "flops", lambda row: 3.0, "reverse-cost-per-output"),
+    ("modes", "jvp", "temp", lambda row: row["depth"], "reverse-stores-the-forward-pass"),
+    ("modes", "jacrev", "flops", lambda row: 3.0, "mode-crossover"),
+    ("modes", "jacfwd", "time / jacrev", lambda row: 1 / (row["inputs"] / row["outputs"]) ** 2, "mode-crossover"),
+    ("hessians", "fwd_rev", "flops", lambda row: row["inputs"], "hessian-composition"),
+    ("hessians", "fwd_fwd", "time / fwd_rev", lambda row: 0.01, "hessian-composition"),
+    ("hessians", "fwd_rev", "gradient error", lambda row: 100.0, "cubed-norm-hessian"),
+    ("hessians", "fwd_rev_safe", "gradient error", lambda row: np.nan, "cubed-norm-hessian"),
+    ("closed_forms", "ad_solve", "gradient error", lambda row: 100.0, "trace-inverse-gradient"),
+    ("linear_solve", "kept_lu", "gradient error", lambda row: 100.0, "solve-gradients"),
+    ("linear_solve", "cholesky_again", "time / forward", lambda row: 3.0, "solve-backward-costs-forward"),
+    ("linear_solve", "jax_lu_factor", "time / forward", lambda row: 0.1, "solve-backward-costs-forward"),
+    ("linear_solve", "kept_lu", "flops", lambda row: row["n"] ** (row["part"] == "backward"), "solve-reuse-is-cheaper"),
+    ("linear_solve", "kept_lu", "time / factorised_again", lambda row: 10.0, "solve-reuse-is-cheaper"),
+    ("svd", "lecture", "gradient error", lambda row: 100.0, "svd-gradient"),
+    ("svd", "lecture", "flops", lambda row: 3.0, "svd-backward-against-forward"),
+    ("svd", "lecture", "time / thin", lambda row: 3.0, "svd-backward-against-forward"),
+    ("svd", "lecture", "time / jax_values", lambda row: 4.0, "svd-backward-against-forward"),
+    ("svd", "jax_values", "time / values", lambda row: 0.1, "svd-backward-against-forward"),
+    ("svd", "jax_thin", "gradient error", lambda row: 2.0 ** row["halvings"], "svd-degenerate"),
+    ("svd", "safe", "gradient error", lambda row: np.nan, "svd-degenerate"),
+    ("trace", "estimates", "mean", lambda row: 1.05, "hutchinson-unbiased"),
+    ("trace", "estimates", "coverage at 64", lambda row: 0.9, "hutchinson-unbiased"),
+    ("trace", "estimates", "error of *", lambda row: int(row["quantity"][9:]) ** 0.3, "hutchinson-error-rate"),
+    ("trace", "estimates", "variance", lambda row: 1.5, "hutchinson-variance"),
+    ("trace", "estimates", "run 0 after 1024", lambda row: 1.3, "hutchinson-runs"),
+    ("trace", "fwd_rev_sequential", "temp", lambda row: row["probes"], "hutchinson-cost"),
+    ("trace", "hutchpp", "error", lambda row: 1000.0, "hutchinson-cost"),
+    ("networks", "nothing", "residuals", lambda row: 2.0, "checkpoint-example"),
+    ("networks", "names", "temp", lambda row: 3.0, "checkpoint-example"),
+    ("networks", "sqrt", "peak", lambda row: 15.0, "checkpoint-example"),
+    ("networks", "binomial", "loss after 19", lambda row: 1.01, "checkpoint-example"),
+    ("networks", "segments", "temp", lambda row: row["segments"], "checkpoint-segments"),
+]
+
+
+@pytest.mark.parametrize(("study", "method", "quantity", "factor", "claim"), SPOILED)
+def test_numbers_that_theory_does_not_allow_refute_the_claim(study, method, quantity, factor, claim):
+    run = committed("latest")
+    mine = replace(run, frame=run.frame[run.frame["study"] == study].copy())
+    (tested,) = (known for known in claims.CLAIMS if known.id == claim)
+    spoiled = (mine.frame["method"] == method) & mine.frame["quantity"].map(lambda q: fnmatchcase(q, quantity))
+    by = mine.frame[spoiled].apply(factor, axis=1)
+
+    def refuted(results):
+        found = claims.verdicts(results, [tested])
+        return {v.quantity for v in found if v.method in (method, "jacfwd / jacrev") and v.verdict == "refuted"}
+
+    before = refuted(mine)
+    for column in ("value", "low", "high"):
+        mine.frame.loc[spoiled, column] *= by
+    assert refuted(mine) - before
