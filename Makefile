@@ -1,23 +1,28 @@
 # make report: measure and write results/report/index.html.   make test: lint, types, tests.   Each sets itself up.
 # make asv: the same cases under several versions of JAX (asv.conf.json), its site, and results/versions/index.html.
-PYTHON ?= python3
 PROFILE ?= quick
 STUDY ?= all
 TARGETS ?= cpu,nvidia-h100
 # Which of asv's benchmarks to run under each version of JAX: all of the quick profile's would take hours.
-BENCH ?= (track_temp|track_evaluations|track_compile_time|time_case).*(backprop.*depth144-|remat-)
+BENCH ?= (track_temp|track_evaluations|track_compile_time|time_case).*(Backprop.*depth144|Remat|Networks.*plain)
 export PROFILE STUDY TARGETS
 
+# The newest Python that runs here, of those that the project supports.
+ifndef PYTHON
+PYTHON := $(firstword $(foreach v,3.14 3.13 3.12 3.11,$(shell python$(v) -c 'print("python$(v)")' 2>/dev/null)) python3)
+endif
+VENV ?= .venv
+
 comma := ,
-BIN := .venv/bin
+BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: report test lint asv reference noise clean
 .DELETE_ON_ERROR:
 
-.venv/report: pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(INSTALL) -e '.[peers]'
+$(VENV)/report: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(INSTALL) -e '.[report,peers]'
 	touch $@
 
 # The compilers of devices that are not there, and CUDA, are large: each is installed when a target first asks for it.
@@ -25,16 +30,16 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 EXTRAS := $(if $(findstring nvidia,$(TARGETS)),targets-gpu) $(if $(findstring tpu,$(TARGETS)),targets-tpu) \
 	$(if $(filter gpu,$(subst $(comma), ,$(TARGETS))),cuda)
 
-.venv/extra-%: .venv/report
+$(VENV)/extra-%: $(VENV)/report
 	@if $(INSTALL) -e '.[$*]'; then touch $@; else echo "$*: could not be installed; its targets will be not measured"; fi
 
-.venv/test: .venv/report .venv/extra-targets-gpu
-	$(INSTALL) -e '.[peers,dev]'
+$(VENV)/test: $(VENV)/report $(VENV)/extra-targets-gpu
+	$(INSTALL) -e '.[dev,peers]'
 	touch $@
 
 # A case that fails costs only itself (pytest's exit status 1): what was measured is reported all the same.
 # The last result stays until the new one is whole.
-report: .venv/report $(EXTRAS:%=.venv/extra-%)
+report: $(VENV)/report $(EXTRAS:%=$(VENV)/extra-%)
 	mkdir -p results
 	rm -f results/running.json
 	$(BIN)/python -m pytest benchmarks -q --benchmark-only --benchmark-json=results/running.json \
@@ -42,15 +47,16 @@ report: .venv/report $(EXTRAS:%=.venv/extra-%)
 	mv results/running.json results/latest.json
 	$(BIN)/python -m analysis results/latest.json -o results/report
 
-lint: .venv/test
+lint: $(VENV)/test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 test: lint
 	$(BIN)/python -m pytest tests
 
-asv: .venv/test
+asv: $(VENV)/test
 	$(BIN)/asv machine --yes
 	$(BIN)/asv run -b "$(BENCH)" HEAD^!
 	$(BIN)/asv publish
@@ -69,8 +75,8 @@ reference:
 FIGURES = $(shell sed -n 's|.*(results/reference/figures/\([a-zA-Z0-9_.-]*\)).*|\1|p' README.md)
 CHROMIUM ?= chromium
 
-noise: .venv/report
+noise: $(VENV)/report
 	$(BIN)/python -m benchmarks.noise
 
 clean:
-	rm -rf .venv .asv results/*.json results/journals results/report
+	rm -rf $(VENV) .asv build results/*.json results/journals results/report

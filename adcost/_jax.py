@@ -21,9 +21,12 @@ def absent_flag(flags: Mapping[str, bool]) -> str | None:
 
 def set_flags(flags: Mapping[str, bool]) -> None:
     """Set those of ``FLAGS`` that this JAX knows: as given, and otherwise off."""
-    for name in FLAGS:
-        if hasattr(jax.config, name):
-            jax.config.update(name, flags.get(name, False))
+    wanted = {name: flags.get(name, False) for name in FLAGS if hasattr(jax.config, name)}
+    changed = {name: value for name, value in wanted.items() if getattr(jax.config, name) != value}
+    for name, value in changed.items():
+        jax.config.update(name, value)
+    if changed:
+        jax.clear_caches()  # what was traced under other settings must not be taken for this
 
 
 def primitive_name(eqn: Any) -> str:

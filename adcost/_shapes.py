@@ -1,20 +1,27 @@
-"""Shapes in signatures: jaxtyping's where it is installed, which the library does without."""
+"""Shapes in signatures: jaxtyping's where it is installed, which the library does without.
+
+Arrays are JAX's or NumPy's: the functions here take both.
+"""
 
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from jax import Array
+import jax
+import numpy as np
 
 __all__ = ["Array", "Float"]
 
-if TYPE_CHECKING or find_spec("jaxtyping") is not None:
+if TYPE_CHECKING:
+    from jax import Array
     from jaxtyping import Float
 else:
+    Array = jax.Array | np.ndarray
+    if find_spec("jaxtyping") is not None:
+        from jaxtyping import Float
+    else:
 
-    class _Plain:
-        """An array of any shape: ``Float[Array, "m n"]`` is ``Array``."""
+        class Float:
+            """An array of any shape: ``Float[Array, "m n"]`` is ``Array``."""
 
-        def __class_getitem__(cls, item: Any) -> Any:
-            return item[0]
-
-    Float = _Plain
+            def __class_getitem__(cls, item: Any) -> Any:
+                return item[0]

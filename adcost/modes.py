@@ -37,7 +37,7 @@ def which_mode(f: Callable[..., Any], *example: Any, argnums: int | tuple[int, .
     return Advice(advised(forward, reverse), forward, reverse, counts.residual_bytes(f, *example))
 
 
-def advised(forward: float, reverse: float) -> Mode:
+def advised(forward: int | float, reverse: int | float) -> Mode:
     """The mode with fewer flops, unless they are within a factor of ``CLOSE``."""
     if forward * CLOSE < reverse:
         return "forward"

@@ -16,12 +16,12 @@ from asv import results as asv_results
 
 from adcost.suite.vocabulary import Case, case_from_id, case_from_json
 from adcost.targets import ANY
-from benchmarks import studies
+from benchmarks import all_studies
 
 NUMBER = ["ruler", "target", "quantity", "at", "unit", "value", "low", "high", "repeats", "flags"]
 GAP = ["ruler", "target", "reason"]
 PAIR = ["target", "first", "again"]
-ORIGIN = ["source", "commit", "jax", "machine"]
+ORIGIN = ["source", "commit", "jax", "python", "machine"]
 
 # What asv's benchmarks measure, by the name of the method: ruler, quantity, unit.
 ASV = {
@@ -137,6 +137,7 @@ def _origin(path: Path, environment: Mapping[str, Any]) -> dict[str, Any]:
         "source": str(path),
         "commit": environment.get("commit") or "unknown",
         "jax": environment.get("jax") or "unknown",
+        "python": environment.get("python") or "unknown",
         "machine": _machine(environment.get("cpu"), environment.get("cores"), environment.get("node")),
     }
 
@@ -153,6 +154,7 @@ def _from_asv(folder: Path) -> Iterator[dict[str, Any]]:
             "source": str(folder),
             "commit": result.commit_hash[:12],
             "jax": params.get("jax") or params.get("req-jax") or result.env_name,
+            "python": params.get("python") or "unknown",
             "machine": _machine(params.get("cpu"), params.get("num_cpu"), params.get("machine")),
         }
         cases: dict[Case, dict[str, Any]] = {}
@@ -202,7 +204,7 @@ NO_PEAK = "asv's peak holds imports, inputs and the compiler; `make report` meas
 
 def _facts(case: Case) -> Iterator[dict[str, Any]]:
     """What is known of a case before it runs, such as its slots; nothing of a case that the suite no longer has."""
-    study = studies().get(case.study)
+    study = all_studies().get(case.study)
     if study is None or case.method not in study.methods:
         return
     with suppress(ImportError):  # a method of a peer that is not installed here

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 
 from analysis.view import View
 
-FORMS = (  # words, method without checkpointing, method with it
+BY_DEFAULT = (  # words, method without checkpointing, method with it
     ("scan, barriers on", "scan", "scan_remat"),
     ("scan, barriers off", "scan", "scan_remat_open"),
     ("unrolled, barriers on", "unrolled", "unrolled_remat"),
     ("unrolled, barriers off", "unrolled", "unrolled_remat_open"),
 )
+FORMS = (*BY_DEFAULT, *((f"{words}, jax_remat3", plain, f"{remat}3") for words, plain, remat in BY_DEFAULT))
 SAVED = 0.95  # of the plain program's memory, or less, is a saving
 
 

@@ -2,7 +2,7 @@
 
 import importlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib.util import find_spec
 from math import isfinite
@@ -19,10 +19,10 @@ from analysis.figures import remat as drawn_remat
 from analysis.figures.style import Table, svg
 from analysis.frame import Results
 from analysis.verdict import EXPONENT_BAND, RATIO_BAND, Verdict
-from analysis.versions import compared
+from analysis.versions import compared, in_brief
 from analysis.view import View, differences, plainly
 from analysis.view import views as all_views
-from benchmarks import studies
+from benchmarks import all_studies
 
 MARKS = {"confirmed": "✓", "refuted": "✗", "inconclusive": "?", "not measured": "–"}
 
@@ -67,6 +67,8 @@ def write(results: Results, folder: Path) -> Iterator[str]:
         across=across,
         versions=versions,
         changed=changed,
+        changed_in_brief=in_brief(versions, changed),
+        provenance=list(dict.fromkeys(map(_provenance, results.environments.values()))),
         animations=[_animation(method, n) for method, n in animation.DRAWN],
         band=EXPONENT_BAND,
         ratio_band=RATIO_BAND,
@@ -84,6 +86,15 @@ def write(results: Results, folder: Path) -> Iterator[str]:
         if rounds:
             yield f"noise floor (A/A) of {view.study}: {ratio:.4f} [{low:.4f}, {high:.4f}] over {rounds} rounds"
     yield f"report: {folder / 'index.html'}"
+
+
+def _provenance(environment: Mapping[str, Any]) -> str:
+    """Where numbers come from, in a line."""
+    names = ("jax", "jaxlib", "python", "commit", "started", "cpu")
+    known = {name: environment.get(name) or "unknown" for name in names}
+    words = "JAX {jax}, jaxlib {jaxlib}, Python {python}; commit {commit}; {started}; {cpu}".format(**known)
+    profile = environment.get("profile")
+    return f"{words}; profile {profile}" if profile else words
 
 
 def number(value: float | None, digits: int = 4) -> str:
@@ -134,7 +145,7 @@ def _study(view: View, views: Sequence[View], folder: Path) -> dict[str, Any]:
         "target": view.target,
         "attached": view.attached,
         "plan": view.plan,
-        "question": studies()[view.study].question if view.study in studies() else "",
+        "question": all_studies()[view.study].question if view.study in all_studies() else "",
         "baselines": _baselines(view),
         "figures": pictures,
         "noise": view.noise(),
@@ -185,7 +196,7 @@ def _table(view: View) -> list[dict[str, Any]]:
 
 def _baselines(view: View) -> list[str]:
     """The study's first two baselines: those that a reader compares with."""
-    return list(studies()[view.study].baselines[:2]) if view.study in studies() else []
+    return list(all_studies()[view.study].baselines[:2]) if view.study in all_studies() else []
 
 
 def _alike(views: Sequence[View]) -> list[list[View]]:

@@ -3,9 +3,11 @@
 Memory and evaluations are exact, so any difference is a change. A time has changed if the intervals do not touch.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, cast
+from math import log
+from typing import Any, NamedTuple, cast
 
 import pandas as pd
 from packaging.version import InvalidVersion, Version
@@ -28,15 +30,30 @@ class Row:
     values: tuple[float | None, ...]
     changes: str
 
+    @property
+    def exact(self) -> bool:
+        return any(self.quantity == quantity for _, quantity in EXACT)
+
+    @property
+    def factor(self) -> float:
+        """The largest over the smallest of its values."""
+        known = [value for value in self.values if value]
+        return max(known) / min(known) if known else 1.0
+
 
 def compared(results: Results) -> tuple[list[str], list[Row]]:
-    """The versions, the oldest first, and a row for each quantity that at least two of them have."""
+    """The versions, the oldest first, and a row for each quantity that at least two of them have.
+
+    What changed comes first, exact quantities before noisy ones, the largest change before smaller ones. Planned memory
+    is in activations where the size of one is known.
+    """
     frame = results.frame[results.frame["flags"].str.contains("asv")]
     versions = sorted(filter(_is_version, frame["jax"].unique()), key=Version)
     if len(versions) < 2:
         return [], []
     sizes = parameters(frame)
     identity = ["study", "method", *sizes, "dtype", "machine"]
+    activations = frame[frame["quantity"] == "activation"].groupby(identity, dropna=False)["value"].last()
     rows = []
     for ruler, quantity in (*EXACT, *NOISY):
         chosen = frame[(frame["ruler"] == ruler) & (frame["quantity"] == quantity) & frame["jax"].isin(versions)]
@@ -45,11 +62,41 @@ def compared(results: Results) -> tuple[list[str], list[Row]]:
             if len(mine) < 2:
                 continue
             case = dict(zip(identity, cast(tuple[Any, ...], key), strict=True))
-            values = tuple(float(mine["value"][v]) if v in mine.index else None for v in versions)
+            activation = float(activations.get(key, 0.0)) if quantity == "temp" else 0.0
+            scale, unit = (activation, "activations") if activation else (1.0, str(mine["unit"].iloc[0]))
+            values = tuple(float(mine["value"][v]) / scale if v in mine.index else None for v in versions)
             changes = "; ".join(_changes(mine, [v for v in versions if v in mine.index], (ruler, quantity) in EXACT))
             size = ", ".join(f"{name} {case[name]:.0f}" for name in sizes if pd.notna(case[name]))
-            rows.append(Row(case["study"], case["method"], size, quantity, mine["unit"].iloc[0], values, changes))
-    return versions, rows
+            rows.append(Row(case["study"], case["method"], size, quantity, unit, values, changes))
+    return versions, sorted(rows, key=lambda row: (not row.changes, not row.exact, -log(row.factor)))
+
+
+def in_brief(versions: Sequence[str], rows: Sequence[Row]) -> list[str]:
+    """A sentence a step between versions: how many planned memories changed, and the largest changes."""
+    found = []
+    planned = [row for row in rows if row.quantity == "temp"]
+    for k, (old, new) in enumerate(pairwise(versions)):
+        steps = [Step(row, *row.values[k : k + 2]) for row in planned]
+        both = [step for step in steps if step.before and step.after]
+        changed = sorted((step for step in both if step.before != step.after), key=lambda step: -step.size)
+        largest = "; ".join(f"{s.row.study} {s.row.method} {s.before:.1f} to {s.after:.1f}" for s in changed[:6])
+        said = f"JAX {old} to {new}: {len(changed)} of {len(both)} planned memories changed"
+        units = ", ".join(dict.fromkeys(step.row.unit for step in changed))
+        found.append(f"{said} ({units}): {largest}." if changed else f"{said}.")
+    return found
+
+
+class Step(NamedTuple):
+    """A quantity before and after a step between versions; None where it is not known."""
+
+    row: Row
+    before: float | None
+    after: float | None
+
+    @property
+    def size(self) -> float:
+        """How large the change is, as a logarithm."""
+        return abs(log(self.after / self.before)) if self.before and self.after else 0.0
 
 
 def _changes(mine: pd.DataFrame, versions: list[str], exact: bool) -> list[str]:

@@ -13,7 +13,7 @@ from adcost.rulers.clock import median_interval
 from adcost.suite.vocabulary import Method
 from adcost.targets import ANY, TARGETS
 from analysis.frame import Results, parameters
-from benchmarks import studies
+from benchmarks import all_studies
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class View:
 
     def traits(self, method: str) -> Method | None:
         """What the study says of a method; None of one that it no longer has."""
-        return studies()[self.study].methods.get(method) if self.study in studies() else None
+        return all_studies()[self.study].methods.get(method) if self.study in all_studies() else None
 
     def rows(self, method: str, ruler: str, quantity: str, at: str = "") -> pd.DataFrame:
         """A quantity by size, one row a size (the last source wins); ``at`` says which, of one that has an index."""
@@ -217,7 +217,7 @@ def views(results: Results) -> list[View]:
 
 
 def _spans_a_grid(study: str) -> bool:
-    return study in studies() and bool(studies()[study].together)
+    return study in all_studies() and bool(all_studies()[study].together)
 
 
 def differences(view: View, among: Sequence[View]) -> str:

@@ -19,6 +19,6 @@ def study_folders() -> list[Path]:
 
 
 @cache
-def studies() -> dict[str, Study]:
+def all_studies() -> dict[str, Study]:
     """All studies by name."""
     return registry.load(*study_folders())

@@ -30,7 +30,7 @@ def _case(study: str, method: str, size: str) -> vocabulary.Case:
 
 @lru_cache(maxsize=1)
 def _subject(case: vocabulary.Case) -> subject.Subject:
-    made = subject.Subject(case, benchmarks.studies()[case.study], TARGETS["cpu"])
+    made = subject.Subject(case, benchmarks.all_studies()[case.study], TARGETS["cpu"])
     probe.configure(case, made.method.flags)
     return made
 
@@ -110,10 +110,10 @@ class _Executions:
 def _benchmarks() -> dict[str, type]:
     found = {}
     try:
-        registry.select(benchmarks.studies(), "all", PROFILE)
+        registry.select(benchmarks.all_studies(), "all", PROFILE)
     except ValueError as error:
         sys.exit(str(error))
-    for name, study in benchmarks.studies().items():
+    for name, study in benchmarks.all_studies().items():
         available = [case for case in study.cases(PROFILE) if campaign.unavailable(study, case) is None]
         witnesses = [case for case in available if study.witnesses(case) and study.program(case).loops]
         title = "".join(part.capitalize() for part in name.split("_"))

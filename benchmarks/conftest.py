@@ -15,7 +15,7 @@ from adcost.suite.environment import describe, fingerprint
 from adcost.suite.journal import Journal, Record
 from adcost.suite.vocabulary import PROFILES, Case
 from adcost.targets import parse_targets
-from benchmarks import ROOT, studies, study_folders
+from benchmarks import ROOT, all_studies, study_folders
 
 STUDY = os.environ.get("STUDY", "all")
 PROFILE = os.environ.get("PROFILE", PROFILES[0])
@@ -46,14 +46,14 @@ def pytest_configure(config: pytest.Config) -> None:
             )
     try:
         parse_targets(TARGETS)
-        registry.select(studies(), STUDY, PROFILE)
+        registry.select(all_studies(), STUDY, PROFILE)
     except ValueError as error:
         raise pytest.UsageError(str(error)) from None
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "case" in metafunc.fixturenames:
-        metafunc.parametrize("case", registry.select(studies(), STUDY, PROFILE), ids=lambda case: case.id)
+        metafunc.parametrize("case", registry.select(all_studies(), STUDY, PROFILE), ids=lambda case: case.id)
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,11 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 
 import jax
 from hypothesis import settings
+from jaxtyping import install_import_hook
 
+# Types and shapes of the library's face are checked at each call.
+FACE = ("checkpointing", "evaluation_trace", "modes", "safe_svd", "trace_estimators")
+install_import_hook([f"adcost.{name}" for name in FACE], "beartype.beartype")
 jax.config.update("jax_enable_x64", True)
 settings.register_profile("suite", deadline=None, derandomize=True, max_examples=25)
 settings.load_profile("suite")

@@ -170,7 +170,7 @@ def _put(tree: Tree, entry: Tree, i: jax.Array) -> Tree:
 # of the carry (None) and put back where JAX asks for it.
 
 
-def _is_inexact(a: jax.Array) -> bool:
+def _is_inexact(a: Any) -> bool:
     return jnp.issubdtype(a.dtype, jnp.inexact)
 
 

@@ -217,9 +217,9 @@ METHODS = {
 }
 
 
-def program(case: Case) -> Program:
-    """The gradient of the loss by the weights (of a yardstick: the loss), by the case's method."""
-    method = METHODS[case.method]
+def program(case: Case, method: Method | None = None) -> Program:
+    """The gradient of the loss with respect to the weights (of a yardstick: the loss), by the case's method."""
+    method = method or METHODS[case.method]
     of_chain = gradient if method.differentiates else value
     plain = of_chain(case, method.build(layer, case["depth"]))
     if method.schedule is None:
@@ -229,7 +229,7 @@ def program(case: Case) -> Program:
 
 
 def gradient(case: Case, chain: Chain) -> Program:
-    """The gradient of a chain's loss by its weights."""
+    """The gradient of a chain's loss with respect to its weights."""
     forward = value(case, chain)
     return replace(forward, run=jax.grad(forward.run), loss=forward.run)
 

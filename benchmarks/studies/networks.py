@@ -183,6 +183,11 @@ def _trained(case: Case) -> bool:
     return _compared(case) or case["steps"] > 1
 
 
+def _sought(method: Method) -> bool:
+    """Is it asked of a method which batch fits?"""
+    return method.differentiates and not method.flags
+
+
 def _unrolled(case: Case) -> bool:
     """Where there are programs without a loop."""
     return case["depth"] == UNROLLED
@@ -226,6 +231,13 @@ METHODS = {
         followed=True,
     ),
     "forward": Method(scanned, label="the forward pass alone", where=_compared, differentiates=False),
+}
+# What changes when JAX's new implementation of jax.checkpoint becomes the default.
+METHODS |= {
+    f"{name}_remat3": replace(
+        METHODS[name], label=f"{METHODS[name].label}, jax_remat3", flags={"jax_remat3": True}, where=_compared
+    )
+    for name in ("dots", "names", "offload", "nothing")
 }
 
 
@@ -388,7 +400,7 @@ STUDY = Study(
         "batch",
         lambda case: {"network": LARGE[case.word("network")], "depth": LARGE_DEPTH, "steps": 1, "segments": 0},
         most=lambda case: 2**11 if case.word("network") == "gptmedium" else 2**20,
-        where=lambda case: _compared(case) and METHODS[case.method].differentiates and case.method != "everything",
+        where=lambda case: _compared(case) and _sought(METHODS[case.method]) and case.method != "everything",
         precision=0.01,
     ),
 )

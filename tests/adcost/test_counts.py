@@ -9,7 +9,7 @@ from jax import lax
 from adcost.rulers.count import DynamicTripCount, count, is_dynamic, residual_bytes
 from adcost.suite.vocabulary import Case
 from analysis import theory
-from benchmarks import studies
+from benchmarks import all_studies
 
 A = np.ones((3, 4))
 B = np.ones((4, 5))
@@ -89,12 +89,12 @@ def test_residuals_of_known_functions():
     assert residual_bytes(lambda v: jnp.sum(jax.checkpoint(jnp.sin)(v)), V) == 0
 
 
-SMALL = [name for name, method in studies()["backprop"].methods.items() if method.differentiates]
+SMALL = [name for name, method in all_studies()["backprop"].methods.items() if method.differentiates]
 
 
 @pytest.mark.parametrize("method", SMALL)
 def test_schedule_jaxpr_and_real_executions_agree(method):
-    study = studies()["backprop"]
+    study = all_studies()["backprop"]
     for depth in (5, 12):
         case = Case("backprop", method, (("depth", depth), ("width", 3), ("batch", 2)))
         program = study.program(case)
@@ -118,7 +118,7 @@ def test_schedule_jaxpr_and_real_executions_agree(method):
 
 @pytest.mark.parametrize("method", SMALL)
 def test_every_method_computes_the_reference_gradient(method):
-    study = studies()["backprop"]
+    study = all_studies()["backprop"]
     for depth in (1, 6, 13):
         case = Case("backprop", method, (("depth", depth), ("width", 4), ("batch", 3)), "float64")
         program = study.program(case)

@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 from adcost.suite import registry
 from adcost.suite.vocabulary import Case, case_from_id
 from adcost.targets import parse_targets
-from benchmarks import studies
+from benchmarks import all_studies
 from benchmarks.studies import backprop
 
 
 def select(names, profile):
-    return registry.select(studies(), names, profile)
+    return registry.select(all_studies(), names, profile)
 
 
 names = st.from_regex(r"[a-z][a-z_0-9]{0,12}[a-z_]", fullmatch=True)
@@ -42,7 +42,7 @@ def test_ids_are_unique_and_limits_hold(profile):
 
 
 def test_every_limit_has_its_reason():
-    for study in studies().values():
+    for study in all_studies().values():
         for method in study.methods.values():
             assert bool(method.limit) == bool(method.because)
 

@@ -313,8 +313,9 @@ def test_verdicts_are_the_documented_objects(tmp_path):
 
 def test_the_frame_has_the_documented_columns():
     identity = ["study", "method", "depth", "width", "batch", "dtype"]
-    number = ["ruler", "target", "quantity", "unit", "value", "low", "high", "repeats"]
-    assert list(synthetic().frame.columns) == [*identity, *number, "source", "commit", "jax", "machine", "flags"]
+    number = ["ruler", "target", "quantity", "at", "unit", "value", "low", "high", "repeats"]
+    origin = ["source", "commit", "jax", "python", "machine"]
+    assert list(synthetic().frame.columns) == [*identity, *number, *origin, "flags"]
 
 
 @pytest.mark.parametrize(

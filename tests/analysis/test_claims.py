@@ -41,16 +41,16 @@ SPOILED = [  # of what no theory allows: study, method, quantity, by how much, t
     ("svd", "jax_thin", "gradient error", lambda row: 2.0 ** row["halvings"], "svd-degenerate"),
     ("svd", "safe", "gradient error", lambda row: np.nan, "svd-degenerate"),
     ("trace", "estimates", "mean", lambda row: 1.05, "hutchinson-unbiased"),
-    ("trace", "estimates", "coverage at 64", lambda row: 0.9, "hutchinson-unbiased"),
-    ("trace", "estimates", "error of *", lambda row: int(row["quantity"][9:]) ** 0.3, "hutchinson-error-rate"),
+    ("trace", "estimates", "coverage probes=64", lambda row: 0.9, "hutchinson-unbiased"),
+    ("trace", "estimates", "error probes=*", lambda row: int(row["at"][7:]) ** 0.3, "hutchinson-error-rate"),
     ("trace", "estimates", "variance", lambda row: 1.5, "hutchinson-variance"),
-    ("trace", "estimates", "run 0 after 1024", lambda row: 1.3, "hutchinson-runs"),
+    ("trace", "estimates", "running mean run=0; probes=1024", lambda row: 1.3, "hutchinson-runs"),
     ("trace", "fwd_rev_sequential", "temp", lambda row: row["probes"], "hutchinson-cost"),
     ("trace", "hutchpp", "error", lambda row: 1000.0, "hutchinson-cost"),
     ("networks", "nothing", "residuals", lambda row: 2.0, "checkpoint-example"),
     ("networks", "names", "temp", lambda row: 3.0, "checkpoint-example"),
     ("networks", "sqrt", "peak", lambda row: 15.0, "checkpoint-example"),
-    ("networks", "binomial", "loss after 19", lambda row: 1.01, "checkpoint-example"),
+    ("networks", "binomial", "loss step=19", lambda row: 1.01, "checkpoint-example"),
     ("networks", "segments", "temp", lambda row: row["segments"], "checkpoint-segments"),
 ]
 
@@ -60,7 +60,8 @@ def test_numbers_that_theory_does_not_allow_refute_the_claim(study, method, quan
     run = committed("latest")
     mine = replace(run, frame=run.frame[run.frame["study"] == study].copy())
     (tested,) = (known for known in claims.CLAIMS if known.id == claim)
-    spoiled = (mine.frame["method"] == method) & mine.frame["quantity"].map(lambda q: fnmatchcase(q, quantity))
+    named = (mine.frame["quantity"] + " " + mine.frame["at"]).str.strip()
+    spoiled = (mine.frame["method"] == method) & named.map(lambda name: fnmatchcase(name, quantity))
     by = mine.frame[spoiled].apply(factor, axis=1)
 
     def refuted(results):

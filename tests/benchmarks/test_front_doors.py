@@ -12,13 +12,13 @@ from adcost.suite import registry
 from adcost.suite.campaign import unavailable
 from analysis import frame
 from analysis.__main__ import main
-from benchmarks import ROOT, studies
+from benchmarks import ROOT, all_studies
 
 TINY = r"Backprop\.\w+\('(vanilla|sqrt)', 'depth4-|BackpropExecutions.*'sqrt', 'depth16-"
 
 
 def select(names, profile):
-    return registry.select(studies(), names, profile)
+    return registry.select(all_studies(), names, profile)
 
 
 def run(*command, **environment):
@@ -54,7 +54,7 @@ def asv_ids(profile):
 def test_both_doors_hold_the_cases_of_the_registry(profile):
     registry = [case.id for case in select("all", profile)]
     assert collected(profile) == registry
-    available = [case.id for case in select("all", profile) if unavailable(studies()[case.study], case) is None]
+    available = [case.id for case in select("all", profile) if unavailable(all_studies()[case.study], case) is None]
     assert sorted(asv_ids(profile)) == sorted(available)
     assert len(registry) > 100
 
@@ -154,6 +154,6 @@ def test_asv_runs_publishes_and_is_read_by_the_analysis(asv):
 
 
 def test_every_study_is_a_file_that_says_what_it_asks():
-    for name, study in studies().items():
+    for name, study in all_studies().items():
         assert name == study.name
         assert study.question.endswith("?")

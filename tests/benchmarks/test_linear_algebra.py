@@ -16,7 +16,7 @@ from adcost.suite.vocabulary import Case
 from analysis import theory
 from analysis.fit import slope
 from analysis.verdict import Verdict, falling_exponent_of
-from benchmarks import studies
+from benchmarks import all_studies
 from benchmarks.studies import linear_solve, svd
 from benchmarks.workloads import matrices, passes
 
@@ -35,7 +35,7 @@ def svd_case(method, part, loss="nuclear", rows=5, cols=5, spectrum="spread", ha
 
 
 def result(case):
-    program = studies()[case.study].program(case)
+    program = all_studies()[case.study].program(case)
     return program.checked(program.run(*program.inputs()))
 
 
@@ -229,7 +229,7 @@ def test_a_slope_is_found_beside_a_fixed_cost():
 
 
 def test_sizes_that_take_turns_share_a_process_and_no_rounds():
-    study = studies()["linear_solve"]
+    study = all_studies()["linear_solve"]
     small, large = (solve_case("kept_lu", "forward", n, dtype="float32") for n in (64, 1024))
     assert study.shares_process(small) == study.shares_process(large)
     assert study.shares_rounds(small) != study.shares_rounds(large)

@@ -14,7 +14,7 @@ from adcost.suite.vocabulary import Case
 from analysis import crossover, theory
 from analysis.figures import worked_example
 from analysis.worked_example import by_hand, f, lecture
-from benchmarks import studies
+from benchmarks import all_studies
 from benchmarks.studies import closed_forms, hessians, modes
 
 DIMENSIONS = st.sampled_from([1, 2, 4, 8])
@@ -22,7 +22,7 @@ DIMENSIONS = st.sampled_from([1, 2, 4, 8])
 
 def result(study, method, params):
     case = Case(study, method, tuple(params.items()), "float64")
-    program = studies()[study].program(case)
+    program = all_studies()[study].program(case)
     return case, program.run(*program.inputs())
 
 
@@ -159,6 +159,6 @@ def test_what_has_no_trace_is_refused():
 
 
 def test_sizes_of_a_grid_share_rounds():
-    study = studies()["modes"]
+    study = all_studies()["modes"]
     groups = {study.shares_rounds(case) for case in study.cases("quick")}
     assert groups == {f"family_{family}-float32" for family in modes.FAMILIES}

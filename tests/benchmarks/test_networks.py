@@ -13,7 +13,7 @@ from adcost.rulers import count as counts
 from adcost.suite.vocabulary import Case
 from adcost.targets.compiling import compile_for, planned_bytes
 from analysis import fit, theory
-from benchmarks import studies
+from benchmarks import all_studies
 from benchmarks.studies import networks
 
 STACKS = list(networks.BATCH)
@@ -102,7 +102,7 @@ def test_a_loss_over_many_steps_falls():
 
 
 def test_sizes_of_which_it_is_asked_what_fits_are_shapes_alone():
-    study = studies()["networks"]
+    study = all_studies()["networks"]
     asked = {studied.method for studied in study.cases("full") if study.fit.where(studied)}
     assert asked == {"plain", "dots", "dots_no_batch", "names", "offload", "nothing", "sqrt", "binomial"}
     large = Case("networks", "plain", (("batch", 4), *study.fit.workload(case("transformer")).items()))

@@ -11,7 +11,7 @@ from adcost import trace_estimators
 from adcost.rulers import estimate
 from adcost.suite.vocabulary import Case
 from analysis import theory
-from benchmarks import studies
+from benchmarks import all_studies
 from benchmarks.studies import trace
 
 PRODUCTS = [name for name in trace.METHODS if name not in ("gradient", "exact", "estimates")]
@@ -142,6 +142,6 @@ def test_a_biased_sample_does_not_pass():
 
 
 def test_every_case_of_the_budgets_shares_its_probes():
-    chosen = [c for c in studies()["trace"].cases("quick") if c.word("question") == "budgets" and c["probes"] == 12]
+    chosen = [c for c in all_studies()["trace"].cases("quick") if c.word("question") == "budgets" and c["probes"] == 12]
     inputs = [trace.inputs(c)[-1] for c in chosen]
     assert all(a is inputs[0] for a in inputs)

@@ -1,0 +1,89 @@
+"""JAX's new implementations, which are not yet the default: what walks a program must meet them, or say what it met."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from adcost import _jax, checkpointed_chain, evaluation_trace, sqrt
+from adcost.rulers.count import count
+
+V = np.ones(4)
+KNOWN = [flag for flag in _jax.FLAGS if hasattr(jax.config, flag)]
+
+
+@pytest.fixture(params=KNOWN)
+def flag(request):
+    """Each of the flags that this JAX knows, set."""
+    _jax.set_flags({request.param: True})
+    yield
+    _jax.set_flags({})
+
+
+@jax.custom_vjp
+def doubled(x):
+    return 2 * x
+
+
+doubled.defvjp(lambda x: (2 * x, None), lambda _, g: (2 * g,))
+
+
+@pytest.mark.parametrize(
+    ("run", "flops"),
+    [
+        (lambda v: jax.checkpoint(lambda v: jnp.sin(jnp.sin(v)))(v), 8),
+        (lambda v: lax.scan(lambda h, _: (jnp.sin(h), None), v, None, length=7)[0], 28),
+        (lambda v: jnp.sum(doubled(v)), 8),
+        (jax.grad(lambda v: jnp.sum(doubled(v))), 12),
+    ],
+)
+@pytest.mark.usefixtures("flag")
+def test_flops_are_the_same_under_every_flag(run, flops):
+    assert count(run, V)["flops"] == flops
+
+
+def recomputed(v):
+    return jnp.sum(jax.checkpoint(lambda v: jnp.sin(jnp.sin(v)))(v))
+
+
+def looped(v):
+    return lax.scan(lambda h, _: (jax.checkpoint(jnp.sin)(h), None), v, None, length=5)[0].sum()
+
+
+@pytest.mark.skipif("jax_remat3" not in KNOWN, reason="this JAX has no jax_remat3")
+def test_recomputation_is_counted_by_both_implementations():
+    for flags in ({}, {"jax_remat3": True}):
+        _jax.set_flags(flags)
+        assert count(jax.grad(recomputed), V)["sin"] == 3, flags
+        assert count(jax.grad(looped), V)["cos"] == 5, flags
+    _jax.set_flags({})
+
+
+@pytest.mark.usefixtures("flag")
+def test_a_schedule_runs_under_every_flag():
+    weights = np.random.default_rng(0).normal(size=(9, 4, 4)) / 2
+
+    def loss(chain):
+        return jax.grad(lambda w: jnp.sum(chain(w, jnp.ones((3, 4))) ** 2))
+
+    def plain(w, h):
+        for i in range(9):
+            h = jnp.tanh(h @ w[i])
+        return h
+
+    chain = checkpointed_chain(lambda w, h: jnp.tanh(h @ w), sqrt(9))
+    np.testing.assert_allclose(loss(chain)(weights), loss(plain)(weights), rtol=1e-12)
+
+
+@pytest.mark.usefixtures("flag")
+def test_an_evaluation_trace_goes_through_what_is_called():
+    def f(x):
+        return doubled(jax.checkpoint(jnp.sin)(x))
+
+    assert evaluation_trace(f, 2.0)[-1].value == pytest.approx(2 * np.sin(2.0))
+
+
+def test_an_unknown_flag_is_named():
+    assert _jax.absent_flag({"jax_no_such": True}) == f"JAX {jax.__version__} has no jax_no_such"
+    assert _jax.absent_flag({}) is None
