@@ -1,9 +1,7 @@
 """The evaluation trace of a scalar function: every value, tangent and adjoint, from the program and not by hand.
 
-References
-----------
-Griewank and Walther, Evaluating Derivatives, 2nd ed. 2008, tables 1.2 to 1.5: a row for each elementary operation, its
-value in order, its tangent for each seed in the same order, its adjoint in reverse.
+A row for each elementary operation: its value in order, its tangent for each seed in the same order, its adjoint in
+reverse.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -21,9 +19,20 @@ SIGNS = {"mul": "*", "add": "+", "add_any": "+", "sub": "-", "div": "/"}
 
 @dataclass(frozen=True)
 class Node:
-    """A row: the operation, its operands with the local derivative by each, its value, tangents and adjoint.
+    """A row of an evaluation trace.
 
-    ``tangents`` holds the derivative of this node by each input, ``adjoint`` that of the result by this node.
+    Attributes
+    ----------
+    name, expression
+        As ``v1`` and ``x1 * x2``.
+    operands
+        Each operand's name, and the local derivative with respect to it.
+    value
+        What the operation gives.
+    tangents
+        The derivative of this node with respect to each input.
+    adjoint
+        The derivative of the result with respect to this node.
     """
 
     name: str
@@ -43,14 +52,29 @@ class _Step:
 
 
 def evaluation_trace(f: Callable[..., Any], *inputs: float) -> list[Node]:
-    """The rows of ``f`` at these inputs, in the order of evaluation; the inputs are the first rows, x1, x2 and so on.
+    """Every value, tangent and adjoint of a scalar function, from its program.
 
-    Constants have no row: they stand in the expressions.
+    Parameters
+    ----------
+    f
+        A function of scalars to a scalar, made of operations on scalars.
+    *inputs
+        Where it is evaluated.
+
+    Returns
+    -------
+    list of Node
+        In the order of evaluation. The inputs are the first rows, x1, x2 and so on; constants have no row, they stand
+        in the expressions.
 
     Raises
     ------
     ValueError
-        If ``f`` is not a function of scalars to a scalar, by operations on scalars.
+        If ``f`` is not such a function.
+
+    References
+    ----------
+    Griewank and Walther, Evaluating Derivatives, 2nd ed. 2008, tables 1.2 to 1.5.
     """
     arguments = [jnp.asarray(x, float) for x in inputs]
     closed = jax.make_jaxpr(f)(*arguments)

@@ -43,7 +43,23 @@ def _inverse(x: Array, e: Array) -> Array:
 
 @jax.custom_vjp
 def safe_svd(w: Float[Array, "m n"]) -> Factors:
-    """U, s and V^T of a real matrix, thin, in falling order of s; only reverse mode differentiates it."""
+    """The thin SVD of a real matrix, with a gradient that is finite everywhere; reverse mode only.
+
+    Parameters
+    ----------
+    w
+        The matrix.
+
+    Returns
+    -------
+    u, s, vt
+        With w = u diag(s) vt, s in falling order. Where singular values are well apart the gradients are those of
+        ``jnp.linalg.svd``; near equal values they are bounded, and are not the true ones, which are infinite.
+
+    References
+    ----------
+    Liao, Liu, Wang and Xiang, "Differentiable programming tensor networks", Phys. Rev. X 9 (2019), section III.A.
+    """
     return _forward(w)[0]
 
 
@@ -63,7 +79,22 @@ def _norm_backward(residuals: Any, cotangent: Float[Array, ""]) -> tuple[Float[A
 
 @jax.custom_vjp
 def safe_nuclear_norm(w: Float[Array, "m n"]) -> Float[Array, ""]:
-    """The sum of the singular values; where some are 0 its derivative is the subgradient of least norm."""
+    """The sum of the singular values of a real matrix; reverse mode only.
+
+    Parameters
+    ----------
+    w
+        The matrix.
+
+    Returns
+    -------
+    value
+        The nuclear norm. Where singular values are 0 its gradient is the subgradient of least norm.
+
+    References
+    ----------
+    Watson, "Characterization of the subdifferential of some matrix norms", Linear Algebra Appl. 170 (1992).
+    """
     return _norm_forward(w)[0]
 
 

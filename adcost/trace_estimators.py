@@ -1,7 +1,7 @@
 """The trace of a matrix that is only known by its products with vectors.
 
-Each estimator takes ``matmat``, which multiplies the matrix by the columns of its argument, and probes as columns; what
-it may cost is counted in columns multiplied. All are unbiased for a symmetric matrix and probes with E[v v^T] = I.
+Each estimator takes ``matmat``, which multiplies the matrix by the columns of its argument, and ``probes``, random
+columns v with E[v v^T] = I. What it may cost is counted in columns multiplied. All are unbiased for a symmetric matrix.
 """
 
 from collections.abc import Callable
@@ -16,18 +16,66 @@ Scalar = Float[Array, ""]
 
 
 def quadratic_forms(matmat: Matmat, probes: Columns) -> Float[Array, " k"]:
-    """v^T X v of each probe: one estimate of the trace each (Hutchinson, Commun. Stat. Simul. Comput. 18, 1989)."""
+    """v^T X v of each probe: one estimate of the trace each.
+
+    Parameters
+    ----------
+    matmat
+        Columns, d x k, to the matrix times them.
+    probes
+        Random columns, d x k.
+
+    Returns
+    -------
+    forms
+        An estimate for each probe, k of them; k products.
+
+    References
+    ----------
+    Hutchinson, Commun. Stat. Simul. Comput. 18 (1989), 1059-1076.
+    """
     return jnp.sum(probes * matmat(probes), axis=0)
 
 
 def hutchinson(matmat: Matmat, probes: Columns) -> Scalar:
-    """The mean of the quadratic forms; k products."""
+    """Hutchinson's estimate: the mean of the quadratic forms. Its error falls as k^-1/2.
+
+    Parameters
+    ----------
+    matmat
+        Columns, d x k, to the matrix times them.
+    probes
+        Random columns, d x k.
+
+    Returns
+    -------
+    trace
+        The estimate; k products.
+
+    References
+    ----------
+    Hutchinson, Commun. Stat. Simul. Comput. 18 (1989), 1059-1076.
+    """
     return jnp.mean(quadratic_forms(matmat, probes))
 
 
 def hutchpp(matmat: Matmat, probes: Columns) -> Scalar:
-    """Exact on the range of a sketch, Hutchinson on the rest; a third of the probes each, k products.
+    """Hutch++: exact on the range of a sketch, Hutchinson on the rest. Its error falls as 1/k.
 
+    Parameters
+    ----------
+    matmat
+        Columns, d x k, to the matrix times them.
+    probes
+        Random columns, d x k; a third of them makes the sketch, a third the rest.
+
+    Returns
+    -------
+    trace
+        The estimate; k products.
+
+    References
+    ----------
     Meyer, Musco, Musco and Woodruff, "Hutch++: optimal stochastic trace estimation", SOSA 2021, algorithm 1.
     """
     third = probes.shape[1] // 3
@@ -38,11 +86,27 @@ def hutchpp(matmat: Matmat, probes: Columns) -> Scalar:
 
 
 def xtrace(matmat: Matmat, probes: Columns) -> Scalar:
-    """Hutch++ in which every probe serves once for the rest and otherwise for the sketch; half the probes, k products.
+    """XTrace: Hutch++ in which every probe serves once for the rest and otherwise for the sketch.
 
     With all probes but the i-th the range is that of Q less one direction s_i, which R tells: so all sketches that
-    leave one probe out come from one factorisation. Epperly, Tropp and Webber, "XTrace: making the most of every sample
-    in stochastic trace estimation", SIAM J. Matrix Anal. Appl. 45 (2024), section 2.
+    leave one probe out come from one factorisation.
+
+    Parameters
+    ----------
+    matmat
+        Columns, d x k, to the matrix times them.
+    probes
+        Random columns, d x k; half of them are used.
+
+    Returns
+    -------
+    trace
+        The estimate; k products.
+
+    References
+    ----------
+    Epperly, Tropp and Webber, "XTrace: making the most of every sample in stochastic trace estimation", SIAM J. Matrix
+    Anal. Appl. 45 (2024), section 2.
     """
     half = probes.shape[1] // 2
     probes = probes[:, :half]

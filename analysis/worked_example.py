@@ -27,6 +27,6 @@ def lecture() -> list[Node]:
 
 
 def by_hand() -> tuple[float, float]:
-    """The derivatives by x1 and by x2."""
+    """The derivatives with respect to x1 and x2."""
     x1, x2 = AT
     return x2 + cos(x1), x1

@@ -33,6 +33,15 @@ class Row(NamedTuple):
 class Schedule:
     """An immutable, validated checkpointing schedule for a chain of ``depth`` layers.
 
+    Attributes
+    ----------
+    depth
+        Layers of the chain.
+    slots
+        Activations that are held at most, the input's among them.
+    rows
+        The moves, in order.
+
     Raises
     ------
     ValueError
@@ -135,17 +144,54 @@ def _schedule(depth: int, rows: Iterable[Row]) -> Schedule:
 
 
 def store_all(depth: int) -> Schedule:
-    """Vanilla backprop: every layer's input is stored, every layer is evaluated once."""
+    """Vanilla backprop: every layer's input is stored, every layer is evaluated once.
+
+    Parameters
+    ----------
+    depth
+        Layers of the chain, n.
+
+    Returns
+    -------
+    Schedule
+        With n slots and n evaluations.
+    """
     return multilevel(depth, 1)
 
 
 def memory_poor(depth: int) -> Schedule:
-    """Only the input is stored; every activation is computed from it: n(n+1)/2 evaluations."""
+    """Only the input is stored; every activation is computed from it.
+
+    Parameters
+    ----------
+    depth
+        Layers of the chain, n.
+
+    Returns
+    -------
+    Schedule
+        With one slot and n(n+1)/2 evaluations.
+    """
     return binomial(depth, 1)
 
 
 def sqrt(depth: int) -> Schedule:
-    """About sqrt(n) segments, recomputed one at a time: 2n - (segments) evaluations, about 2 sqrt(n) slots."""
+    """About sqrt(n) segments, recomputed one at a time.
+
+    Parameters
+    ----------
+    depth
+        Layers of the chain, n.
+
+    Returns
+    -------
+    Schedule
+        With about 2 sqrt(n) slots and 2n - sqrt(n) evaluations.
+
+    References
+    ----------
+    Chen, Xu, Zhang and Guestrin, "Training deep nets with sublinear memory cost", arXiv:1604.06174 (2016).
+    """
     return multilevel(depth, 2)
 
 
@@ -154,6 +200,18 @@ def multilevel(depth: int, levels: int) -> Schedule:
 
     A sweep over a segment stores the first activation of each of its parts; on the way back the parts are
     swept in the same way, the last level storing all. ``levels=1`` is vanilla, ``levels=2`` the sqrt(n) strategy.
+
+    Parameters
+    ----------
+    depth
+        Layers of the chain, n.
+    levels
+        How deep segments are nested.
+
+    Returns
+    -------
+    Schedule
+        The schedule.
 
     Raises
     ------
@@ -198,13 +256,27 @@ def _ceil_root(n: int, order: int) -> int:
 def binomial(depth: int, slots: int) -> Schedule:
     """The optimum for ``slots`` slots, the input's among them: no schedule evaluates fewer layers.
 
-    ``evaluations == t(depth + 1, slots)`` with ``t(l, s) = r l - C(s + r, s + 1)`` and r the least number
-    with ``C(s + r, s) >= l`` (Griewank and Walther 2000, proposition 1, in the account of this module).
+    Parameters
+    ----------
+    depth
+        Layers of the chain.
+    slots
+        Activations that may be held at most, the input's among them.
+
+    Returns
+    -------
+    Schedule
+        ``evaluations == t(depth + 1, slots)`` with ``t(l, s) = r l - C(s + r, s + 1)`` and r the least number
+        with ``C(s + r, s) >= l``.
 
     Raises
     ------
     ValueError
         If ``depth`` or ``slots`` is below 1.
+
+    References
+    ----------
+    Griewank and Walther, "Algorithm 799: revolve", ACM TOMS 26 (2000), proposition 1, in the account of this module.
     """
     if depth < 1 or slots < 1:
         raise ValueError(f"binomial needs a depth and a number of slots of at least 1, got {depth} and {slots}")

@@ -128,7 +128,7 @@ def degenerate(view: View) -> Iterator[Verdict]:
             found += [equal] if equal is not None else []
             if found:
                 most = float(np.max(found)) / view.eps / EXACT**0.5
-                why = "Two equal singular values included: the gradient by the values is safe."
+                why = "Two equal singular values included: the gradient through the values is safe."
                 yield measured(blank, (0.0, ROUNDINGS), (inf if isnan(most) else most,) * 3, len(found), why)
             else:
                 yield blank
@@ -189,7 +189,7 @@ CLAIMS = [
         "svd-degenerate",
         "svd",
         "(Where the gradient of an SVD ends.)",
-        "by U and V the error grows as 1 / gap and ends in NaN at equal singular values; by the values it stays safe; "
+        "through U and V the error grows as 1 / gap, to NaN at equal singular values; through the values it is safe; "
         "at s = 0 there is a subgradient only",
         degenerate,
         ("gaps",),

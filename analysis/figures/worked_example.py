@@ -33,8 +33,8 @@ def graph(nodes: Sequence[Node]) -> Drawn:
         "worked-example",
         "The worked example: f(x1, x2) = x1 x2 + sin x1",
         "The computational graph, drawn from the program (the lecture's figure 3), with the values at "
-        f"x = {AT}; on the edges the derivative of the node by its operand. Forward mode multiplies along the edges "
-        "from the left, once for each input; reverse mode from the right, once for all inputs.",
+        f"x = {AT}; on the edges the derivative of the node with respect to its operand. Forward mode multiplies along "
+        "the edges from the left, once for each input; reverse mode from the right, once for all inputs.",
         figure,
     )
 

@@ -49,7 +49,7 @@ def by_inverse_einsum(a: Matrix, x: Matrix, b: Matrix) -> Scalar:
     return jnp.einsum("ij,ji->", a @ jnp.linalg.inv(x), b)
 
 
-# Methods: values to gradients by X.
+# Methods: values to gradients with respect to X.
 
 
 def closed_form(a: Matrix, x: Matrix, b: Matrix) -> Matrix:
@@ -80,7 +80,7 @@ METHODS = {
 
 
 def program(case: Case) -> Program:
-    """The gradient of f by X, or f itself."""
+    """The gradient of f with respect to X, or f itself."""
     return Program(METHODS[case.method].build, partial(inputs, case))
 
 

@@ -213,8 +213,8 @@ def _all_inputs(case: Case) -> tuple[np.ndarray, ...]:
 def reference(case: Case) -> Any:
     """x, or the lecture's two derivatives, with an inverse of more digits than the case has.
 
-    JAX's own derivative by a symmetric matrix is symmetric: half of it from each triangle. At a singular matrix there
-    is no truth; the ones that stand for it let an infinity or a NaN of the result show.
+    JAX's own derivative with respect to a symmetric matrix is symmetric: half of it from each triangle. At a singular
+    matrix there is no truth; the ones that stand for it let an infinity or a NaN of the result show.
     """
     of_definite = _of_definite if definite(case) else _of_general
     x, by_a, by_b = of_definite(passes.with_part(case, ""))

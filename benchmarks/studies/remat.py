@@ -56,7 +56,7 @@ METHODS = {
 
 
 def program(case: Case) -> Program:
-    """The gradient of the chain's loss by its weights, by the case's method."""
+    """The gradient of the chain's loss with respect to its weights, by the case's method."""
     return backprop.program(case, METHODS[case.method])
 
 

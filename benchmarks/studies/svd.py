@@ -192,7 +192,7 @@ def factors(case: Case) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 def reference(case: Case) -> Any:
-    """U diag(g) V^T, or the gradient by the vectors, from the factors that W was made of; of a forward pass the loss.
+    """U diag(g) V^T, or the gradient through the vectors, from the factors of W; of a forward pass the loss.
 
     At equal singular values the vectors are not determined, and have no gradient: the ones that stand for it let an
     infinity or a NaN of the result show. Where values are 0 the nuclear norm has the subgradient of least norm.
@@ -240,7 +240,7 @@ def sizes(orders: tuple[int, ...], oblong: tuple[tuple[int, int], ...], halvings
         for loss in ("spectral", "smooth", "vectors"):
             yield from (size(part, loss, LOSSES_AT, LOSSES_AT) for part in ("forward", "backward"))
         for loss in ("nuclear", "vectors"):
-            swept = halvings if loss == "vectors" else halvings[1::2]  # by the values nothing happens
+            swept = halvings if loss == "vectors" else halvings[1::2]  # through the values nothing happens
             yield from (size("both", loss, EXACT, EXACT, "pair", gap) for gap in swept)
             yield from (size("both", loss, EXACT, EXACT, spectrum) for spectrum in ("equal", "deficient"))
 

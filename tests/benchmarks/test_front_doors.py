@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -63,8 +64,10 @@ def test_pytest_benchmark_writes_every_rulers_numbers(tmp_path):
     out = tmp_path / "out.json"
     command = [sys.executable, "-m", "pytest", "benchmarks", "--benchmark-only", "-q", f"--benchmark-json={out}"]
     chosen = "(backprop-sqrt-depth4- or backprop-vanilla-depth4-)"
-    done = run(*command, "-k", chosen, STUDY="backprop", JOURNALS=str(tmp_path / "j"))
+    chosen_by = ("--benchmark-group-by=param:method", "-k", chosen)
+    done = run(*command, *chosen_by, STUDY="backprop", JOURNALS=str(tmp_path / "j"))
     assert done.returncode == 0, done.stdout
+    assert "benchmark 'method=sqrt': 1 tests" in done.stdout
     content = json.loads(out.read_text())
     names = [benchmark["extra_info"]["case"]["method"] for benchmark in content["benchmarks"]]
     assert sorted(names) == ["sqrt", "vanilla"]
@@ -76,6 +79,9 @@ def test_pytest_benchmark_writes_every_rulers_numbers(tmp_path):
         )
         assert {number["ruler"] for number in info["numbers"]} >= {"count", "compiler", "check", "process", "clock"}
         assert benchmark["group"].startswith("backprop depth4")
+        own = {"study": "backprop", "depth": 4, "width": 32, "batch": 1024, "dtype": "float32"}
+        assert benchmark["params"] == {**own, "method": info["case"]["method"]}
+        assert benchmark["options"]["timer"].endswith("interleaved_rounds")
     assert content["machine_info"]["environment"]["jax"]
     results = frame.read([out])
     assert set(results.frame["method"]) >= {"vanilla", "sqrt"}
@@ -109,6 +115,35 @@ def test_pytest_refuses_unknown_names_in_one_line(environment, message):
     assert done.returncode != 0
     assert f"ERROR: {message}" in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("option", ["--benchmark-min-rounds=9", "--benchmark-warmup=on", "--benchmark-timer=time.time"])
+def test_options_that_interleaved_rounds_cannot_honour_are_refused_in_one_line(option):
+    done = run(sys.executable, "-m", "pytest", "benchmarks", "--benchmark-only", "-q", option)
+    assert done.returncode != 0
+    said = (done.stdout + done.stderr).strip()
+    assert f"ERROR: {option.split('=')[0]} has no effect on interleaved rounds" in said
+    assert "Traceback" not in said
+
+
+def test_an_interrupted_run_keeps_what_it_measured(tmp_path):
+    """Ctrl-C while the second group is measured: the JSON holds the first, and the journal is there."""
+    out, toys = tmp_path / "out.json", ROOT / "tests" / "toy_studies"
+    places = {"STUDIES_PATH": str(toys), "TOY_FLAG": str(tmp_path / "flag"), "JOURNALS": str(tmp_path / "j")}
+    command = [sys.executable, "-m", "pytest", "benchmarks", "--benchmark-only", "-q", f"--benchmark-json={out}"]
+    chosen = ["-k", "toy-plain-n4 or toy-dawdling-n8"]
+    with subprocess.Popen(
+        [*command, *chosen], cwd=ROOT, env={**os.environ, **places, "STUDY": "toy"}, stdout=subprocess.PIPE, text=True
+    ) as running:
+        for line in running.stdout:
+            if line.startswith("toy n8") and "1 programs" not in line:
+                running.send_signal(signal.SIGINT)
+                break
+        running.stdout.read()
+    measured = frame.read([out]).frame
+    assert set(measured["n"]) == {4}
+    assert "time" in set(measured["quantity"])
+    assert list((tmp_path / "j").iterdir())
 
 
 @pytest.fixture(scope="module")

@@ -120,25 +120,27 @@ def test_the_variance_of_a_probe_is_the_predicted_one(kind):
 
 
 def figures(sample, truth):
-    return {figure[0]: figure[2:5] for figure in estimate.of_sample(sample, truth)}
+    """What is said of a sample: (value, low, high) by quantity, and index if there is one."""
+    said = estimate.of_sample(sample, truth)
+    return {(figure.quantity, *figure.at[:1]): (figure.value, figure.low, figure.high) for figure in said}
 
 
 def test_what_is_said_of_a_sample_is_true_of_it():
     rng = np.random.default_rng(0)
     said = figures(5 + 2 * rng.normal(size=2**15), 5.0)
-    assert said["mean"][1] <= 5 <= said["mean"][2]
-    assert said["variance"][1] <= 4 <= said["variance"][2]
+    assert said["mean",][1] <= 5 <= said["mean",][2]
+    assert said["variance",][1] <= 4 <= said["variance",][2]
     for size in (1, 16, 256):
-        value, low, high = said[f"error of {size}"]
+        value, low, high = said["error", ("probes", size)]
         assert low <= 0.4 / size**0.5 <= high
         assert low < value < high
-    assert said["coverage at 64"][0] == pytest.approx(0.95, abs=0.03)
+    assert said["coverage", ("probes", 64)][0] == pytest.approx(0.95, abs=0.03)
 
 
 def test_a_biased_sample_does_not_pass():
     said = figures(5.2 + 2 * np.random.default_rng(0).normal(size=2**15), 5.0)
-    assert not said["mean"][1] <= 5 <= said["mean"][2]
-    assert said["coverage at 64"][0] < 0.93
+    assert not said["mean",][1] <= 5 <= said["mean",][2]
+    assert said["coverage", ("probes", 64)][0] < 0.93
 
 
 def test_every_case_of_the_budgets_shares_its_probes():
