@@ -4,7 +4,7 @@ PROFILE ?= quick
 STUDY ?= all
 TARGETS ?= cpu,nvidia-h100
 # Which of asv's benchmarks to run under each version of JAX: all of the quick profile's would take hours.
-BENCH ?= (track_temp|track_evaluations|track_compile_time|time_case).*(Backprop.*depth144|Remat|Networks.*plain)
+BENCH ?= Backprop\.(track_temp|track_evaluations).*depth144-|Remat\.(track|time)|Networks\.track_temp.*depth48-batch(512|32)-steps1-segments0|Backprop\.(time_case|track_compile_time).'(vanilla|store_all|sqrt|binomial_10)', 'depth144-
 export PROFILE STUDY TARGETS
 
 # The newest Python that runs here, of those that the project supports.

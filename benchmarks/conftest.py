@@ -2,7 +2,8 @@
 
 import os
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -57,8 +58,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture(scope="session")
-def recorded(request: pytest.FixtureRequest) -> Iterator[Callable[[Case], Record]]:
-    """The record of a case: its group, as far as it is selected, is measured when the first of it is asked for."""
+def recorded(request: pytest.FixtureRequest) -> Callable[[Case], Record]:
+    """The record of a case: its group, as far as it is selected, is measured when the first of it is asked for.
+
+    The campaign ends, and with it a complete run's journal, when pytest does: after the JSON was written.
+    """
     plugins, stash = request.config.pluginmanager, request.config.stash
     reporter, capture = plugins.get_plugin("terminalreporter"), plugins.get_plugin("capturemanager")
     selected = [item.callspec.params["case"] for item in request.session.items if hasattr(item, "callspec")]
@@ -77,16 +81,18 @@ def recorded(request: pytest.FixtureRequest) -> Iterator[Callable[[Case], Record
         say(f"going on with the run of {began}; to measure all afresh remove {journal.path}")
         ENVIRONMENT.update(journal.environment, **{"went on": ENVIRONMENT["started"]})
     suite = campaign.Suite.of(study_folders(), EFFORTS[PROFILE], journal, say)
-    with campaign.campaign(suite, selected, targets) as measured:
+    stack = ExitStack()
+    request.config.add_cleanup(stack.close)
+    measured = stack.enter_context(campaign.campaign(suite, selected, targets))
 
-        def record(case: Case) -> Record:
-            found = measured(case)
-            # Kept after every group: an interrupted run loses nothing that it measured.
-            known = campaign.records(suite, selected, targets)
-            stash[RECORDS] = [other for other in known if other.target != found.target or not other.samples]
-            return found
+    def record(case: Case) -> Record:
+        found = measured(case)
+        # Kept after every case: an interrupted run loses nothing that it measured.
+        known = campaign.records(suite, selected, targets)
+        stash[RECORDS] = [other for other in known if other.target != found.target or not other.samples]
+        return found
 
-        yield record
+    return record
 
 
 def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """One executor that runs any checkpointing schedule as one compiled program.
 
 The program is a loop over the schedule's rows, so its size does not depend on the depth. XLA's buffer
-assignment shapes it; each of these rules was found by measuring what it costs to break it:
+assignment shapes it; each of these rules was found by measuring what it costs to break it (JAX 0.10.2):
 
 - no ``lax.cond`` in the loop, because a conditional copies the slots: the rows are sorted beforehand into
   moves that store and moves that end in a backward step, and nothing is left to decide at run time;

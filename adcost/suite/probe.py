@@ -89,7 +89,7 @@ def lay(request: Lay, studies: Studies, note: Note) -> Iterator[Reply]:
             yield _gap("compiler", target.name, error)
             return
     if request.save is not None:
-        # Before the first run: after it, XLA on a CPU no longer serializes programs that sort (Equinox's do).
+        # Before the first run: after it, XLA on a CPU (JAX 0.10.2) no longer serializes programs that sort.
         try:
             _save(subject, Path(request.save))
         except Exception as error:

@@ -132,11 +132,22 @@ class Figure(NamedTuple):
 class Program:
     """What a method at one size amounts to.
 
-    ``run(*inputs())`` is what the rulers measure. ``loss`` is the function that ``run`` differentiates, where there
-    is one: its residuals are what reverse mode stores. ``loops`` gives, for loops whose trip count only the data
-    know, the total number of trips by ``named_scope``. ``facts`` are exact figures known beforehand, as
-    name -> (value, unit). ``shapes()`` gives the inputs' shapes and dtypes without making them. ``checked`` picks what
-    the reference is held against out of the result; ``says`` takes figures from it (the ruler ``estimate``).
+    Attributes
+    ----------
+    run, inputs
+        ``run(*inputs())`` is what the rulers measure.
+    loss
+        The function that ``run`` differentiates, where there is one: its residuals are what reverse mode stores.
+    loops
+        For loops whose trip count only the data know, the total number of trips by ``jax.named_scope``.
+    facts
+        Exact figures that are known beforehand, as name -> (value, unit).
+    shapes
+        The inputs' shapes and dtypes, without making them.
+    checked
+        Picks what the reference is held against out of the result.
+    says
+        Takes figures from the result, for the ruler ``estimate``.
     """
 
     run: Callable[..., Any]
@@ -218,21 +229,42 @@ class Method:
 class Study:
     """One question, its workload, its methods and its sizes.
 
-    ``program(case)`` gives the program of a case; ``reference(case)`` its result in float64, which it must equal within
-    ``tolerance(case)`` (relative, in the largest norm). Times are also given as ratios to each of ``baselines``; the
-    first is timed twice in every round, as the noise floor; ``against(case)`` names further cases of the same rounds
-    over whose time a case's is given. All methods of a size share rounds on the clock, and sizes
-    that differ only in the parameters ``together`` share them as well: then the analysis sees all sizes of the study at
-    once and takes its own slices. Of these parameters ``in_turn`` are those whose sizes share a process but have rounds
-    of their own, one size after the other: the largest would otherwise leave the small ones few rounds.
-    ``evaluates`` is the primitive that
-    every evaluation of the workload's unit (a layer) runs exactly once; ``executions(case)`` runs the case and
-    counts how often the unit was really evaluated. Where a program's own trip counts are given (``loops``), they are
-    held against such an execution at the sizes in ``executed``. Where ``matrix_products`` is set, those of the compiled
-    program are counted too: recomputation that the compiler removed is missing there. ``fit`` asks of compilers how
-    large a case may be. The quick profile asks compilers of other devices for every size of the methods that claims
-    follow, and for the others only at the sizes in ``compared``, if there are any. Where ``besides`` names sizes for a
-    profile, it measures the others only there.
+    Attributes
+    ----------
+    name, question
+        The file's name, and what is asked.
+    methods, sizes
+        Methods by name; the sizes of each profile, as parameters.
+    program
+        The program of a case.
+    reference, tolerance
+        Its result in float64, by code that it shares nothing with, and the relative error allowed, in the largest norm.
+    baselines
+        Methods over whose time that of the others is given; the first is timed twice in every round: the noise floor.
+    against
+        Further cases of the same rounds over whose time a case's is given.
+    together
+        All methods of a size share rounds on the clock. Sizes that differ only in these parameters share them as well,
+        and the analysis sees all sizes of the study at once and takes its own slices.
+    in_turn
+        Those of ``together`` whose sizes share a process but have rounds of their own, one size after the other: the
+        largest would otherwise leave the small ones few rounds.
+    evaluates
+        The primitive that every evaluation of the workload's unit (a layer) runs exactly once.
+    executions, executed
+        Runs a case and counts how often the unit was really evaluated. Where a program brings its own trip counts
+        (``loops``), they are held against such an execution at the sizes in ``executed``.
+    matrix_products
+        Are those of the compiled program counted too? Recomputation that the compiler removed is missing there.
+    fit
+        How large a case may be, asked of compilers.
+    compared
+        The quick profile asks compilers of other devices for every size of the methods that claims follow, and for the
+        others only at these sizes, if there are any.
+    besides
+        By profile, the only sizes at which methods are measured that no claim follows.
+    dtypes
+        Every case is measured in each.
     """
 
     name: str

@@ -58,7 +58,8 @@ def planned_bytes(compiled: Any, target: str | Target = "cpu") -> dict[str, int]
     """What the compiler of a target plans for an executable, in bytes by purpose.
 
     ``total`` is what must fit into the device's memory. ``peak_memory_in_bytes`` is taken for a TPU alone, where it
-    knows of padding and of what lies outside the main memory; on a CPU it is blind to loop bodies.
+    knows of padding and of what lies outside the main memory; on a CPU it is blind to loop bodies
+    (JAX 0.10.2).
 
     Parameters
     ----------
@@ -84,13 +85,24 @@ def planned_bytes(compiled: Any, target: str | Target = "cpu") -> dict[str, int]
     return {**planned, "total": held}
 
 
+BACKENDS = {"cpu": "cpu", "cuda": "gpu"}  # JAX's name for the platform of an attached target
+
+
 def _require(target: Target) -> None:
-    """The compiler of an absent device reads its settings when JAX starts: too late to set them here."""
+    """Refuse what this process would compile for another device.
+
+    The compiler of an absent device reads its settings when JAX starts: too late to set them here.
+    """
     reason = target.unavailable()
     if reason is not None:
         raise RuntimeError(reason)
-    settings = {} if target.attached else target.environment
-    absent = [f"{name}={value}" for name, value in settings.items() if value not in os.environ.get(name, "")]
+    if target.attached:
+        backend = jax.default_backend()
+        if backend != BACKENDS[target.platform]:
+            raise RuntimeError(f"JAX runs on {backend} in this process, not on {target.name}: set JAX_PLATFORMS")
+        return
+    settings = target.environment.items()
+    absent = [f"{name}={value}" for name, value in settings if value not in os.environ.get(name, "")]
     if absent:
         raise RuntimeError(f"the compiler of {target.name} needs a process that was started with {' '.join(absent)}")
 

@@ -212,6 +212,12 @@ def test_a_compiler_in_a_process_without_its_settings_says_what_it_needs():
         compile_for(jnp.sin, A, target="nvidia-h100")
 
 
+def test_a_program_is_not_compiled_for_another_device_than_was_asked_for(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    with pytest.raises(RuntimeError, match="JAX runs on gpu in this process, not on cpu"):
+        compile_for(jnp.sin, A)
+
+
 def test_a_program_of_known_size_is_planned_on_the_cpu():
     shape = jax.ShapeDtypeStruct((256, 256), "float32")
     planned = planned_bytes(compile_for(lambda a: jnp.tanh(a @ a) @ a, shape))

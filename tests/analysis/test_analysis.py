@@ -16,7 +16,7 @@ from analysis import animation, claims, devices, fit, frame, memory, remat, repo
 from analysis.__main__ import main
 from analysis.frame import Results
 from analysis.verdict import judge
-from analysis.versions import compared
+from analysis.versions import compared, in_brief
 from analysis.view import View, views
 from benchmarks import ROOT
 
@@ -449,12 +449,17 @@ def test_what_changed_between_versions_is_named_only_beyond_noise():
         temps = {"ruler": "compiler", "quantity": "temp", "value": temp, "low": None, "high": None}
         times = dict(zip(("value", "low", "high"), time, strict=True), ruler="clock", quantity="time")
         frames += [
-            {**case, "target": "cpu", "unit": "", "flags": ("asv",), "repeats": 1, **row} for row in (temps, times)
+            {**case, "target": "cpu", "unit": "bytes", "flags": ("asv",), "repeats": 1, **row} for row in (temps, times)
         ]
     versions, rows = compared(Results(frame._frame(frames), pd.DataFrame(), pd.DataFrame(), {}))
     assert versions == ["0.6.2", "0.8.3", "0.10.2"]
     changes = {row.quantity: row.changes for row in rows}
     assert changes == {"temp": "0.8.3 to 0.10.2: -50%", "time": "0.8.3 to 0.10.2: -55%"}
+    assert rows[0].quantity == "temp", "an exact change comes first"
+    assert in_brief(versions, rows) == [
+        "JAX 0.6.2 to 0.8.3: 0 of 1 planned memories changed.",
+        "JAX 0.8.3 to 0.10.2: 1 of 1 planned memories changed (bytes): backprop sqrt 2.0 to 1.0.",
+    ]
 
 
 def test_numbers_are_written_for_people():
