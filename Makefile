@@ -79,4 +79,4 @@ noise: $(VENV)/report
 	$(BIN)/python -m benchmarks.noise
 
 clean:
-	rm -rf $(VENV) .asv build results/*.json results/journals results/report
+	rm -rf $(VENV) .venv-oldest .venv-newest .asv build results/*.json results/journals results/report

@@ -4,13 +4,15 @@ The parameters of an equation are JAX's own business: those of ``scan`` changed 
 became attributes of a ``call_hi_primitive`` where ``jax_remat3``, ``jax_scan3`` or ``jax_custom_vjp3`` is set (0.12).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from math import prod
 from typing import Any, NamedTuple
 
 import jax
 from jax.extend import core
 
 FLAGS = ("jax_remat3", "jax_scan3", "jax_custom_vjp3")  # new implementations that are not yet the default
+DEFAULTS = {name: bool(getattr(jax.config, name)) for name in FLAGS if hasattr(jax.config, name)}
 
 
 def absent_flag(flags: Mapping[str, bool]) -> str | None:
@@ -20,9 +22,8 @@ def absent_flag(flags: Mapping[str, bool]) -> str | None:
 
 
 def set_flags(flags: Mapping[str, bool]) -> None:
-    """Set those of ``FLAGS`` that this JAX knows: as given, and otherwise off."""
-    wanted = {name: flags.get(name, False) for name in FLAGS if hasattr(jax.config, name)}
-    changed = {name: value for name, value in wanted.items() if getattr(jax.config, name) != value}
+    """Set those of ``FLAGS`` that this JAX knows: as given, and otherwise as this process began."""
+    changed = {name: value for name, value in {**DEFAULTS, **flags}.items() if getattr(jax.config, name) != value}
     for name, value in changed.items():
         jax.config.update(name, value)
     if changed:
@@ -48,6 +49,25 @@ def subprograms(eqn: Any) -> list[Any]:
 def called_program(eqn: Any) -> tuple[Any, tuple[Any, ...]] | None:
     """The program that an equation calls, as a jaxpr that is not closed, and its constants; None if it calls none."""
     return next(_programs_in(_parameters(eqn)), None)
+
+
+BRANCHES_AND_LOOPS = ("cond", "while", "scan", "Scan3")
+
+
+def evaluated(eqn: Any, values: Sequence[Any]) -> Any:
+    """What an equation gives for these operands."""
+    return eqn.primitive.bind(*values, **eqn.params)
+
+
+def contracted_size(eqn: Any) -> int:
+    """Over how many products a ``dot_general`` sums for each entry of its result."""
+    (contracted, _), _ = eqn.params["dimension_numbers"]
+    return prod(eqn.invars[0].aval.shape[axis] for axis in contracted)
+
+
+def wants_vectors(eqn: Any) -> bool:
+    """Does an ``svd`` compute the vectors as well?"""
+    return bool(eqn.params["compute_uv"])
 
 
 def scan_length(eqn: Any) -> int | None:

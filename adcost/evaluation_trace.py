@@ -99,6 +99,10 @@ def _walk(jaxpr: Any, consts: Any, arguments: list[Operand], steps: list[_Step])
 
     for eqn in jaxpr.eqns:
         operands = [read(v) for v in eqn.invars]
+        if _jax.primitive_name(eqn) in _jax.BRANCHES_AND_LOOPS:
+            raise ValueError(
+                f"{_jax.primitive_name(eqn)} has no evaluation trace: it does not run its program just once"
+            )
         called = _jax.called_program(eqn)
         results = [_taken(eqn, operands, steps)] if called is None else _walk(*called, operands, steps)
         known |= dict(zip(eqn.outvars, results, strict=True))
@@ -108,7 +112,7 @@ def _walk(jaxpr: Any, consts: Any, arguments: list[Operand], steps: list[_Step])
 def _taken(eqn: Any, operands: list[Operand], steps: list[_Step]) -> Operand:
     name = eqn.primitive.name
     values = [jnp.asarray(value) for _, value in operands]
-    result = eqn.primitive.bind(*values, **eqn.params)
+    result = _jax.evaluated(eqn, values)
     if eqn.primitive.multiple_results or jnp.shape(result):
         raise ValueError(f"{name} is no operation on scalars: an evaluation trace has one number a row")
     rows = {step.name for step in steps}
@@ -119,7 +123,7 @@ def _taken(eqn: Any, operands: list[Operand], steps: list[_Step]) -> Operand:
         return operands[0]
     if not jnp.issubdtype(jnp.result_type(result), jnp.floating):
         return _text(result), result  # a comparison: constant between its jumps
-    partials = jax.grad(lambda *v: eqn.primitive.bind(*v, **eqn.params), argnums=tuple(named))(*values)
+    partials = jax.grad(lambda *v: _jax.evaluated(eqn, v), argnums=tuple(named))(*values)
     row = f"v{sum(step.name.startswith('v') for step in steps) + 1}"
     local = tuple((operands[i][0], float(d)) for i, d in zip(named, partials, strict=True))
     steps.append(_Step(row, _expression(name, [text for text, _ in operands], eqn.params), local, float(result)))

@@ -33,7 +33,7 @@ def in_words(found: Interval) -> str:
 
 
 def least(view: View, question: str, candidates: Mapping[str, Interval | None], unit: str) -> Iterable[Advice]:
-    """The candidate with the least value, with those that are not to be told from it; nothing where none has any."""
+    """The candidate with the least value, and those whose intervals overlap with its own; nothing of fewer than two."""
     known = {name: found for name, found in candidates.items() if found is not None}
     if len(known) < 2:
         return []
@@ -52,9 +52,10 @@ def frontier(
     unit: str,
     over: str,
 ) -> Iterable[Advice]:
-    """What to take as memory gets scarce, from the fastest to the least in memory.
+    """What to take as memory gets scarce.
 
-    Of the fastest and those not to be told from it the least in memory; then the same among those that take still less.
+    First the fastest method; of methods whose intervals overlap with the fastest one's, that with the least memory.
+    Then the same among the methods that take less memory than the last one chosen, and so on.
     """
     known = {name: found for name, found in ratios.items() if found is not None and name in memory.index}
     if len(known) < 2:

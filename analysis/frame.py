@@ -62,6 +62,8 @@ def read(paths: Iterable[Path]) -> Results:
         if path.is_dir():
             for number in _from_asv(path):
                 (numbers if "value" in number else missing).append(number)
+                words = {name: number[name] for name in ("jax", "python", "commit", "machine")}
+                environments[f"{path}, JAX {number['jax']}, commit {number['commit']}"] = words
         else:
             content = _json(path)
             machine = content.get("machine_info", {})
@@ -69,6 +71,8 @@ def read(paths: Iterable[Path]) -> Results:
             environments[str(path)] = environment
             origin = _origin(path, environment)
             for record in _records(content):
+                if any("at" not in number for number in record["numbers"]):
+                    raise ValueError(f"{path} was written before adcost 0.2, in another form; measure again")
                 case = _identity(case_from_json(record["case"]))
                 numbers += [{**case, **number, **origin} for number in record["numbers"]]
                 missing += [{**case, **gap, **origin} for gap in record["missing"]]

@@ -21,6 +21,7 @@ class Cell:
 
     form: str
     target: str
+    depth: int
     written: int
     left: int
     planned: float
@@ -52,28 +53,26 @@ class Cell:
 
 
 def cells(views: Sequence[View]) -> list[Cell]:
-    """The matrix, form by form; views of the study ``remat`` that differ by target alone."""
+    """The matrix, form by form, at the least depth that all have; the views differ by target alone."""
     found = []
     for form, plain, remat in FORMS:
         for view in views:
-            written = [_last(view, name, "count", "matrix products") for name in (plain, remat)]
-            compiled = [_last(view, name, "compiler", "matrix products") for name in (plain, remat)]
+            written = [view.series(name, "count", "matrix products") for name in (plain, remat)]
+            compiled = [view.series(name, "compiler", "matrix products") for name in (plain, remat)]
             planned = [view.planned(name) for name in (plain, remat)]
-            if None in (*written, *compiled) or not all(len(series) for series in planned):
+            shared = set.intersection(*(set(series.index) for series in (*written, *compiled, *planned)))
+            if not shared:
                 continue
+            n = min(shared)
             found.append(
                 Cell(
                     form,
                     view.target,
-                    int(written[1] - written[0]),  # type: ignore[operator]
-                    int(compiled[1] - compiled[0]),  # type: ignore[operator]
-                    float(planned[1].iloc[-1]),
-                    float(planned[0].iloc[-1]),
+                    int(n),
+                    int(written[1][n] - written[0][n]),
+                    int(compiled[1][n] - compiled[0][n]),
+                    float(planned[1][n]),
+                    float(planned[0][n]),
                 )
             )
     return found
-
-
-def _last(view: View, method: str, ruler: str, quantity: str) -> float | None:
-    values = view.series(method, ruler, quantity)
-    return float(values.iloc[-1]) if len(values) else None

@@ -13,7 +13,7 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
-from analysis import animation, claims, devices, memory, overview, remat
+from analysis import animation, claims, devices, memory, overview, remat, variants
 from analysis.claims import CLAIMS
 from analysis.figures import remat as drawn_remat
 from analysis.figures.style import Table, svg
@@ -90,11 +90,9 @@ def write(results: Results, folder: Path) -> Iterator[str]:
 
 def _provenance(environment: Mapping[str, Any]) -> str:
     """Where numbers come from, in a line."""
-    names = ("jax", "jaxlib", "python", "commit", "started", "cpu")
-    known = {name: environment.get(name) or "unknown" for name in names}
-    words = "JAX {jax}, jaxlib {jaxlib}, Python {python}; commit {commit}; {started}; {cpu}".format(**known)
-    profile = environment.get("profile")
-    return f"{words}; profile {profile}" if profile else words
+    names = {"jax": "JAX", "jaxlib": "jaxlib", "python": "Python", "commit": "commit", "profile": "profile"}
+    known = [f"{word} {environment[name]}" for name, word in names.items() if environment.get(name)]
+    return ", ".join([*known, *(str(environment[name]) for name in ("started", "cpu") if environment.get(name))])
 
 
 def number(value: float | None, digits: int = 4) -> str:
@@ -153,7 +151,7 @@ def _study(view: View, views: Sequence[View], folder: Path) -> dict[str, Any]:
         "saved_nothing": [] if grid else memory.saved_nothing(view),
         "apart": [] if grid else memory.rulers_apart(view),
         "table": [] if grid else _table(view),
-        "tables": _of_study(view.study, "tables", view),
+        "tables": [*_of_study(view.study, "tables", view), *filter(None, [variants.table(view)])],
     }
 
 

@@ -13,6 +13,7 @@ import pandas as pd
 from packaging.version import InvalidVersion, Version
 
 from analysis.frame import Results, parameters
+from analysis.view import plainly
 
 EXACT = (("compiler", "temp"), ("count", "evaluations"))
 NOISY = (("clock", "time"), ("compile", "compile time"))
@@ -66,7 +67,7 @@ def compared(results: Results) -> tuple[list[str], list[Row]]:
             scale, unit = (activation, "activations") if activation else (1.0, str(mine["unit"].iloc[0]))
             values = tuple(float(mine["value"][v]) / scale if v in mine.index else None for v in versions)
             changes = "; ".join(_changes(mine, [v for v in versions if v in mine.index], (ruler, quantity) in EXACT))
-            size = ", ".join(f"{name} {case[name]:.0f}" for name in sizes if pd.notna(case[name]))
+            size = ", ".join(f"{name} {plainly(case[name])}" for name in sizes if pd.notna(case[name]))
             rows.append(Row(case["study"], case["method"], size, quantity, unit, values, changes))
     return versions, sorted(rows, key=lambda row: (not row.changes, not row.exact, -log(row.factor)))
 

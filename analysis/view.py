@@ -128,6 +128,11 @@ class View:
         return TARGETS[self.target].attached if self.target in TARGETS else True
 
     @property
+    def platform(self) -> str:
+        """What kind of device the target is: ``cpu``, ``cuda`` or ``tpu``."""
+        return TARGETS[self.target].platform if self.target in TARGETS else "cpu"
+
+    @property
     def eps(self) -> float:
         """The rounding unit of the view's numbers."""
         return float(np.finfo(self.dtype).eps)
@@ -139,12 +144,12 @@ class View:
     @property
     def peak_ruler(self) -> str:
         """The ruler that takes a program's peak where it runs."""
-        return "device" if self.target in TARGETS and TARGETS[self.target].platform == "cuda" else "process"
+        return "device" if self.platform == "cuda" else "process"
 
     @property
     def plan(self) -> str:
         """The compiler's quantity that tells what a program takes besides its arguments and its result."""
-        return "peak" if self.target.startswith("tpu") else "temp"
+        return "peak" if self.platform == "tpu" else "temp"
 
     def planned(self, method: str) -> "pd.Series[float]":
         """What the compiler plans by depth, in activations."""

@@ -23,7 +23,7 @@ PROFILE = os.environ.get("PROFILE", PROFILES[0])
 TARGETS = os.environ.get("TARGETS", "cpu")
 JOURNALS = Path(os.environ.get("JOURNALS", ROOT / "results" / "journals"))
 ENVIRONMENT = {**describe(ROOT), "profile": PROFILE}  # as it is at the start: pytest-benchmark asks at the end
-RECORDS = pytest.StashKey[list[Record]]()
+RECORDS = pytest.StashKey[Callable[[], list[Record]]]()  # all that the run knows by now
 REFUSED = (  # options of pytest-benchmark that choose rounds or a clock: here the interleaved rounds are both
     "--benchmark-min-rounds",
     "--benchmark-min-time",
@@ -34,12 +34,20 @@ REFUSED = (  # options of pytest-benchmark that choose rounds or a clock: here t
     "--benchmark-calibration-precision",
     "--benchmark-warmup",
     "--benchmark-warmup-iterations",
+    "--benchmark-disable-gc",
     "--benchmark-cprofile",
+    "--benchmark-cprofile-loops",
+    "--benchmark-cprofile-top",
+    "--benchmark-cprofile-dump",
 )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    given = [*config.invocation_params.args, *shlex.split(os.environ.get("PYTEST_ADDOPTS", ""))]
+    given = [
+        *config.invocation_params.args,
+        *shlex.split(os.environ.get("PYTEST_ADDOPTS", "")),
+        *config.getini("addopts"),
+    ]
     for option in (argument.split("=")[0] for argument in given):
         if option in REFUSED:
             raise pytest.UsageError(
@@ -67,8 +75,8 @@ def recorded(request: pytest.FixtureRequest) -> Callable[[Case], Record]:
     reporter, capture = plugins.get_plugin("terminalreporter"), plugins.get_plugin("capturemanager")
     selected = [item.callspec.params["case"] for item in request.session.items if hasattr(item, "callspec")]
     targets = parse_targets(TARGETS)
-    sources = (ROOT / "benchmarks", *study_folders()[1:])
-    path = JOURNALS / f"{PROFILE}-{TARGETS.replace(',', '+')}-{fingerprint(*sources)}.jsonl"
+    sources = fingerprint(*map(registry.root_of, study_folders()))
+    path = JOURNALS / f"{PROFILE}-{TARGETS.replace(',', '+')}-{sources}.jsonl"
     journal = Journal.open(path, ENVIRONMENT)
 
     def say(line: str) -> None:
@@ -83,16 +91,8 @@ def recorded(request: pytest.FixtureRequest) -> Callable[[Case], Record]:
     suite = campaign.Suite.of(study_folders(), EFFORTS[PROFILE], journal, say)
     stack = ExitStack()
     request.config.add_cleanup(stack.close)
-    measured = stack.enter_context(campaign.campaign(suite, selected, targets))
-
-    def record(case: Case) -> Record:
-        found = measured(case)
-        # Kept after every case: an interrupted run loses nothing that it measured.
-        known = campaign.records(suite, selected, targets)
-        stash[RECORDS] = [other for other in known if other.target != found.target or not other.samples]
-        return found
-
-    return record
+    stash[RECORDS] = lambda: campaign.records(suite, selected, targets)
+    return stack.enter_context(campaign.campaign(suite, selected, targets))
 
 
 def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:
@@ -100,14 +100,20 @@ def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:
 
 
 def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:
-    """What has no time, or not on the first target, is no benchmark to pytest-benchmark: it stands in its own list."""
-    output_json["more_records"] = [asdict(record) for record in config.stash.get(RECORDS, [])]
+    """All that is known and is no benchmark to pytest-benchmark stands in a list of its own.
+
+    That is what has no time, or not on the first target, and what was measured before the run was interrupted.
+    """
+    infos = [benchmark["extra_info"] for benchmark in output_json["benchmarks"]]
+    shown = [(info["case"], info["target"]) for info in infos if "case" in info]
+    known = map(asdict, config.stash.get(RECORDS, list)())
+    output_json["more_records"] = [record for record in known if (record["case"], record["target"]) not in shown]
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Where nothing at all was timed pytest-benchmark writes no JSON; the reasons must not be lost with it."""
     config, benchmarks = session.config, session.config._benchmarksession  # type: ignore[attr-defined]
-    if not benchmarks.json or benchmarks.benchmarks or not config.stash.get(RECORDS, []):
+    if not benchmarks.json or benchmarks.benchmarks or not config.stash.get(RECORDS, list)():
         return
     content = config.hook.pytest_benchmark_generate_json(
         config=config,

@@ -1,1 +1,1 @@
-"""How a number is taken. Each ruler is one file; ``probe`` is the fresh process in which they are laid."""
+"""How a number is taken: ``table`` lists the rulers, ``subject`` is what each is laid on."""

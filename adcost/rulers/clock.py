@@ -25,12 +25,10 @@ CONFIDENCE = 0.95
 
 def take(subject: Subject) -> Iterator[Number]:
     """Seconds of the case's rounds, and their ratio to those of each program that it is compared with."""
-    own, target = subject.case.method, subject.target.name
-    mine = subject.seconds[own]
+    mine, target = subject.seconds, subject.target.name
     yield Number("clock", target, "time", "s", *median_interval(mine), len(mine))
-    for name, others in subject.seconds.items():
-        if name != own:
-            yield Number("clock", target, f"time / {name}", "1", *paired_ratio(mine, others), len(mine))
+    for name, others in subject.others.items():
+        yield Number("clock", target, f"time / {name}", "1", *paired_ratio(mine, others), len(mine))
 
 
 def rounds(

@@ -190,8 +190,7 @@ def _flops(eqn: Any) -> int:
         return 0
     name, out = eqn.primitive.name, eqn.outvars[0]
     if name == "dot_general":
-        (contracted, _), _ = eqn.params["dimension_numbers"]
-        return 2 * _size(out) * prod(eqn.invars[0].aval.shape[i] for i in contracted)
+        return 2 * _size(out) * _jax.contracted_size(eqn)
     if name == "conv_general_dilated":
         return 2 * _size(out) * prod(eqn.invars[1].aval.shape) // _jax.output_features(eqn)
     if name in FACTORISATIONS:
@@ -202,7 +201,7 @@ def _flops(eqn: Any) -> int:
         return n * _size(out)  # n^2 for every right-hand side
     if name == "svd":
         *batch, m, n = eqn.invars[0].aval.shape
-        return round(prod(batch) * svd_flops(max(m, n), min(m, n), eqn.params["compute_uv"]))
+        return round(prod(batch) * svd_flops(max(m, n), min(m, n), _jax.wants_vectors(eqn)))
     if not np.issubdtype(out.aval.dtype, np.inexact):
         return 0
     if name in ELEMENTWISE:

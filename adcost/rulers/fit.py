@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator
 
 import jax
 
-from adcost.rulers.subject import Subject
+from adcost.rulers.subject import Subject, shapes_of
 from adcost.suite.vocabulary import Case, Number
-from adcost.targets.compiling import compile_for, placed, planned_bytes
+from adcost.targets.compiling import lower_for, planned_bytes
 
 CLOSE = 64  # of the values left, the part that is taken for close
 
@@ -19,8 +19,8 @@ def take(subject: Subject) -> Iterator[Number]:
 
     def total(n: int) -> int:
         program = study.program(Case(case.study, case.method, ((fit.parameter, n), *case.params), case.dtype))
-        shapes = program.shapes() if program.shapes is not None else program.inputs()
-        return planned_bytes(compile_for(program.run, *placed(tuple(shapes)), target=target), target)["total"]
+        compiled = lower_for(program.run, *shapes_of(program), target=target).compile()
+        return planned_bytes(compiled, target)["total"]
 
     method = subject.method
     most = fit.most(case) if method.compiles else method.limit[fit.parameter]

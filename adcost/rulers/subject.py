@@ -20,19 +20,25 @@ class Executable(NamedTuple):
     seconds: float
 
 
+def shapes_of(program: Program) -> tuple[Any, ...]:
+    """A program's inputs as shapes and dtypes."""
+    return tuple(placed(tuple(program.inputs() if program.shapes is None else program.shapes())))
+
+
 @dataclass(frozen=True)
 class Subject:
     """A case on a target, with all that rulers ask of it; each thing is made when it is first asked for.
 
-    ``runs`` is how often a ruler may run the program. ``seconds`` holds the case's seconds of interleaved rounds under
-    its own method's name, and those of what it is compared with under the names of the ratios.
+    ``runs`` is how often a ruler may run the program. ``seconds`` are the case's in interleaved rounds, ``others``
+    those of what it is compared with, by the name of the ratio.
     """
 
     case: Case
     study: Study
     target: Target
     runs: int = 1
-    seconds: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    seconds: Sequence[float] = ()
+    others: Mapping[str, Sequence[float]] = field(default_factory=dict)
     results: list[Any] = field(default_factory=list)  # of the runs so far
 
     @property
@@ -45,9 +51,7 @@ class Subject:
 
     @cached_property
     def shapes(self) -> tuple[Any, ...]:
-        """The program's inputs as shapes and dtypes."""
-        inputs = self.program.shapes() if self.program.shapes is not None else self.program.inputs()
-        return tuple(placed(tuple(inputs)))
+        return shapes_of(self.program)
 
     @cached_property
     def executable(self) -> Executable | None:

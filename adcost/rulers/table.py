@@ -52,7 +52,7 @@ RULERS = {
     "clock": Ruler(clock.take, "rounds"),
     "fit": Ruler(fit.take, "search"),
 }
-CORRECT = ("count", "estimate", "check")  # what makes a compiler's numbers count, on whatever device programs run
+CHECKING = ("count", "estimate", "check")  # what makes a compiler's numbers count, on whatever device programs run
 
 
 def of_target(target: Target) -> list[str]:

@@ -9,13 +9,12 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from itertools import groupby
 from pathlib import Path
 
 from adcost import _jax
 from adcost.rulers.subject import Subject
-from adcost.rulers.table import CORRECT, RULERS, of_target
+from adcost.rulers.table import CHECKING, RULERS, of_target
 from adcost.suite.effort import Effort
 from adcost.suite.journal import EXTRA, Journal, Record
 from adcost.suite.messages import Device, Find, Gap, Lay, Round, Time, Took
@@ -23,7 +22,7 @@ from adcost.suite.probe import AGAIN
 from adcost.suite.probes import Ask, ProbeDied, probes
 from adcost.suite.registry import Studies, load
 from adcost.suite.vocabulary import Case, Missing, Number, Study, case_from_id
-from adcost.targets import TARGETS, Target
+from adcost.targets import TARGETS, Target, not_installed
 
 Say = Callable[[str], None]
 CPU = TARGETS["cpu"]  # where gradients are checked if no other target is attached
@@ -31,7 +30,7 @@ CPU = TARGETS["cpu"]  # where gradients are checked if no other target is attach
 
 @dataclass(frozen=True)
 class Suite:
-    """What a campaign works with: the folders of studies and the studies in them, its effort, journal and voice."""
+    """What a campaign works with: folders of studies, the studies in them, effort, journal, and where progress goes."""
 
     folders: Sequence[Path]
     studies: Studies
@@ -55,7 +54,7 @@ class Suite:
 
 @contextmanager
 def campaign(suite: Suite, cases: Sequence[Case], targets: Sequence[Target]) -> Iterator[Callable[[Case], Record]]:
-    """A function that gives a case's record: the first of a group to be asked for has its whole group measured.
+    """A function that gives a case's record. Its first call for any case of a group measures the whole group.
 
     A group is what shares a process on the clock. All targets are seen to, group by group, so that nothing is left to
     do at the end but to close the journal. The record is that of the first attached target; without one, that of the
@@ -69,13 +68,15 @@ def campaign(suite: Suite, cases: Sequence[Case], targets: Sequence[Target]) -> 
     absent = {target: reason for target in attached if (reason := unreachable(target, suite.folders))}
     present = [target for target in attached if target not in absent]
     home = home_of(targets, present)
-    done: set[tuple[str, str]] = set()
+    begun: set[tuple[str, str]] = set()
+    finished: set[tuple[str, str]] = set()
     asked: list[tuple[Case, str]] = []
 
     def measured(case: Case) -> Record:
-        group = groups[_group(suite, case)]
-        if _group(suite, case) not in done:
-            done.add(_group(suite, case))
+        key = _group(suite, case)
+        group = groups[key]
+        if key not in begun:
+            begun.add(key)
             for target, reason in absent.items():
                 record_absent(suite, group, target, reason)
             for target in present:
@@ -86,6 +87,7 @@ def campaign(suite: Suite, cases: Sequence[Case], targets: Sequence[Target]) -> 
             for target in compilers:
                 wanted = record_compiled(suite, correct, target, asks[target.name])
                 asked.extend((case, target.name) for case in wanted)
+            finished.add(key)
         return suite.known(case, home)
 
     with ExitStack() as stack:
@@ -93,7 +95,7 @@ def campaign(suite: Suite, cases: Sequence[Case], targets: Sequence[Target]) -> 
         asks = {target.name: stack.enter_context(measuring(target, suite.folders)) for target in running}
         asks |= {target.name: stack.enter_context(probes(target, suite.folders)) for target in compilers}
         yield measured
-    if len(done) == len(groups):
+    if len(finished) == len(groups):
         wanted = [(case, target.name) for target in dict.fromkeys((home, *attached)) for case in cases]
         suite.journal.close([*wanted, *asked], [fit_case(suite, case) for case in cases])
 
@@ -105,7 +107,7 @@ def home_of(targets: Sequence[Target], present: Sequence[Target]) -> Target:
 
 
 def records(suite: Suite, cases: Sequence[Case], targets: Sequence[Target]) -> list[Record]:
-    """All that the journal holds of these cases on these targets, and on the CPU, the largest that fit among them."""
+    """The records of these cases, and of their largest that fit, on these targets and on the CPU."""
     wanted = {*cases, *(fit_case(suite, case) for case in cases)}
     names = {CPU.name, *(target.name for target in targets)}
     return [record for (case, name), record in suite.journal.records.items() if case in wanted and name in names]
@@ -150,7 +152,7 @@ def record_correct(suite: Suite, cases: Sequence[Case], target: Target, ask: Ask
     """Count and check cases on an attached target and take no other number there: for the sake of a compiler's."""
     missing = [case for case in cases if not suite.settled(case, target)]
     with tempfile.TemporaryDirectory() as name:
-        measure(suite, missing, target, ask, Path(name), CORRECT)
+        measure(suite, missing, target, ask, Path(name), CHECKING)
     _count_tries(suite, missing, target)
 
 
@@ -208,9 +210,7 @@ def _count_tries(suite: Suite, cases: Iterable[Case], target: Target) -> None:
 def unavailable(study: Study, case: Case) -> str | None:
     """Why a case cannot run here: an optional dependency is not installed, or this JAX lacks a setting."""
     method = study.methods[case.method]
-    if method.extra is not None and find_spec(method.extra[1]) is None:
-        return f"{method.extra[1]} is not installed: pip install -e '.[{method.extra[0]}]'"
-    return _jax.absent_flag(method.flags)
+    return not_installed(method.extra) or _jax.absent_flag(method.flags)
 
 
 def _unavailable_here(suite: Suite, case: Case, target: Target) -> Missing | None:
@@ -328,13 +328,14 @@ def timed_in_rounds(suite: Suite, cases: Sequence[Case], target: Target, folder:
 
 def _compared_with(case: Case, study: Study) -> dict[str, Case]:
     """The cases over whose time this one's is given, by the name that the ratio carries."""
-    baselines = {name: case.with_method(name) for name in study.baselines if name != case.method}
-    return {**baselines, **study.against(case)}
+    variant_of = study.methods[case.method].variant_of
+    names = (*study.baselines, *([variant_of] if variant_of else []))
+    return {**{name: case.with_method(name) for name in names if name != case.method}, **study.against(case)}
 
 
 def _timed(case: Case, samples: Mapping[str, Sequence[float]], study: Study, target: Target) -> list[Number]:
     """What the clock says of a case: its own seconds, and over those of what it is compared with."""
-    others = {name: other.id for name, other in _compared_with(case, study).items()}
-    named = {case.method: case.id, **others, case.method + AGAIN: case.id + AGAIN}
-    seconds = {name: samples[key] for name, key in named.items() if key in samples}
-    return list(RULERS["clock"].take(Subject(case, study, target, seconds=seconds)))
+    compared = {name: other.id for name, other in _compared_with(case, study).items()}
+    compared[case.method + AGAIN] = case.id + AGAIN
+    others = {name: samples[key] for name, key in compared.items() if key in samples}
+    return list(RULERS["clock"].take(Subject(case, study, target, seconds=samples[case.id], others=others)))

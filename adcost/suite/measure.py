@@ -27,8 +27,11 @@ def measure_to_file(folders: Sequence[Path], study: str, profile: str, targets: 
     studies = registry.load(*folders)
     cases = registry.select(studies, study, profile)
     environment = {**describe(folders[0]), "profile": profile}
-    name = f".{output.name}-{profile}-{targets.replace(',', '+')}-{fingerprint(*folders)}.jsonl"
-    journal = Journal.open(output.with_name(name), environment)
+    sources = fingerprint(*map(registry.root_of, folders))
+    path = output.with_name(f".{output.name}-{profile}-{targets.replace(',', '+')}-{sources}.jsonl")
+    journal = Journal.open(path, environment)
+    if journal.records:
+        print(f"going on with the run of {journal.environment['started']}; to measure all afresh remove {path}")
     suite = campaign.Suite(folders, studies, EFFORTS[profile], journal, lambda line: print(line, flush=True))
     with campaign.campaign(suite, cases, chosen) as measured:
         for case in cases:

@@ -40,7 +40,7 @@ from adcost.suite.messages import (
     encoded,
 )
 from adcost.suite.registry import Studies, load
-from adcost.suite.vocabulary import Case, Missing, Program, case_from_id
+from adcost.suite.vocabulary import Case, Method, Missing, Program, case_from_id
 from adcost.targets import ANY, CORES, TARGETS
 
 AGAIN = " again"  # after a program's name: the second timing of the same executable in a round
@@ -79,12 +79,11 @@ def lay(request: Lay, studies: Studies, note: Note) -> Iterator[Reply]:
     case, target = request.case, TARGETS[request.target]
     note(case.id)
     subject = Subject(case, studies[case.study], target, request.runs)
-    configure(case, subject.method.flags)
+    configure(case, subject.method)
     rulers = {name: RULERS[name] for name in request.rulers}
     if request.save is not None or any(ruler.laid != "search" for ruler in rulers.values()):
         try:
-            assert subject.program is not None
-            assert subject.executable is not None or not subject.method.jitted
+            _made(subject.program, subject.executable)
         except Exception as error:  # whatever a user's method raises costs this case alone
             yield _gap("compiler", target.name, error)
             return
@@ -99,6 +98,13 @@ def lay(request: Lay, studies: Studies, note: Note) -> Iterator[Reply]:
 
 
 def _laid(name: str, ruler: Ruler, subject: Subject) -> Iterator[Reply]:
+    target = ANY if ruler.laid == "program" else subject.target.name
+    try:
+        if ruler.laid == "run":
+            _made(subject.call)  # the inputs are there before anything is watched
+    except Exception as error:
+        yield _gap(name, target, error)
+        return
     if ruler.watched:
         yield Watch(begin=True)
         sys.stdin.readline()  # the other end has begun
@@ -106,10 +112,14 @@ def _laid(name: str, ruler: Ruler, subject: Subject) -> Iterator[Reply]:
         for number in ruler.take(subject):
             yield Took(number)
     except Exception as error:  # one ruler's failure must not cost the others their numbers
-        yield _gap(name, ANY if ruler.laid == "program" else subject.target.name, error)
+        yield _gap(name, target, error)
     if ruler.watched:
         yield Watch(begin=False)
         sys.stdin.readline()
+
+
+def _made(*things: Any) -> None:
+    """Nothing: a subject makes what is asked of it, and was asked for these."""
 
 
 def find(request: Find) -> Iterator[Reply]:
@@ -132,7 +142,7 @@ def time_rounds(request: Time, studies: Studies, note: Note) -> Iterator[Reply]:
         note(name)
         case = case_from_id(name)
         study = studies[case.study]
-        configure(case, study.methods[case.method].flags)
+        set_precision(case)  # an executable is what its flags made it
         program = study.program(case)
         inputs = [on_device.setdefault(id(a), (a, jax.device_put(a)))[1] for a in program.inputs()]
         programs[name] = partial(_run, _loaded(program, Path(path)), inputs)
@@ -147,10 +157,15 @@ def time_rounds(request: Time, studies: Studies, note: Note) -> Iterator[Reply]:
             yield Round(seconds)
 
 
-def configure(case: Case, flags: Any) -> None:
-    """Set JAX up for a case: its precision, for every array is of 32 bits unless that is said beforehand, and flags."""
+def configure(case: Case, method: Method) -> None:
+    """Set JAX up to trace and compile a case."""
+    set_precision(case)
+    _jax.set_flags(method.flags)
+
+
+def set_precision(case: Case) -> None:
+    """JAX makes every array of 32 bits unless told otherwise beforehand."""
     jax.config.update("jax_enable_x64", case.dtype == "float64")
-    _jax.set_flags(flags)
 
 
 def _run(compiled: Any, inputs: Sequence[Any]) -> Any:

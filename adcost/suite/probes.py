@@ -56,7 +56,7 @@ def probes(
             return child
 
         def ask(request: Request, limit: float) -> Iterator[Reply]:
-            if fresh and alive:
+            if alive and (fresh or alive[0].poll() is not None):  # one that died while nobody asked has no answer
                 for child in alive:
                     child.kill()
                 alive.clear()

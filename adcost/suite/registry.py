@@ -37,6 +37,13 @@ def load(*folders: Path) -> dict[str, Study]:
     return found
 
 
+def root_of(folder: Path) -> Path:
+    """Where a folder's sources begin: its outermost package, or the folder itself."""
+    while (folder.parent / "__init__.py").exists():
+        folder = folder.parent
+    return folder
+
+
 def _module(path: Path) -> ModuleType:
     """The file as the module that it is: of its package, or on its own."""
     root, parts = path.parent, [path.stem]
@@ -44,7 +51,7 @@ def _module(path: Path) -> ModuleType:
         root, parts = root.parent, [root.name, *parts]
     if len(parts) > 1:
         if str(root) not in sys.path:
-            sys.path.insert(0, str(root))
+            sys.path.append(str(root))
         return importlib.import_module(".".join(parts))
     name = f"adcost_study_{path.stem}"  # a name of its own: a study may be called as a module of Python's is
     spec = importlib.util.spec_from_file_location(name, path)

@@ -193,6 +193,8 @@ class Method:
         What it asks of its inputs beyond what the study's other methods do: ``definite`` matrices.
     flags
         Settings of JAX under which it is traced and compiled, as ``{"jax_remat3": True}``.
+    variant_of
+        The method that it would be but for its flags: its time is given over that one's.
     limit, because
         The largest size at which its cost allows a case, and why there is one.
     compiles
@@ -217,12 +219,17 @@ class Method:
     form: str = ""
     needs: tuple[str, ...] = ()
     flags: Mapping[str, bool] = field(default_factory=dict)
+    variant_of: str = ""
     compiles: bool = True
     where: Callable[[Case], bool] = lambda case: True
     jitted: bool = True
     extra: tuple[str, str] | None = None
     differentiates: bool = True
     followed: bool = False
+
+    def __post_init__(self) -> None:
+        if self.flags and not self.jitted:
+            raise ValueError("flags are set while a method is compiled: one that has them must be jitted")
 
 
 @dataclass(frozen=True)

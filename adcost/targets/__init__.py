@@ -33,16 +33,16 @@ class Target:
 
     def unavailable(self) -> str | None:
         """Why nothing can be compiled for it here; None if its compiler is installed."""
-        if self.extra is None or _installed(self.extra[1]):
-            return None
-        return f"{self.extra[1]} is not installed: pip install -e '.[{self.extra[0]}]'"
+        return not_installed(self.extra)
 
 
-def _installed(module: str) -> bool:
+def not_installed(extra: tuple[str, str] | None) -> str | None:
+    """What to do for an optional dependency, as (extra of pyproject.toml, module); None if it is there."""
     try:
-        return find_spec(module) is not None
+        there = extra is None or find_spec(extra[1]) is not None
     except ModuleNotFoundError:  # its parent package is not there
-        return False
+        there = False
+    return None if there or extra is None else f"{extra[1]} is not installed: pip install -e '.[{extra[0]}]'"
 
 
 # With a plugin installed JAX looks for its device unless it is told where to run; a compiler needs none.
@@ -89,15 +89,27 @@ TARGETS = {
 }
 
 
+def named(target: str | Target) -> Target:
+    """The target of this name, or the target itself.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown; the message lists those that are known.
+    """
+    if isinstance(target, Target):
+        return target
+    if target not in TARGETS:
+        raise ValueError(f"unknown target {target!r}; choose from: {', '.join(TARGETS)}")
+    return TARGETS[target]
+
+
 def parse_targets(names: str) -> list[Target]:
-    """The targets in a comma-separated list.
+    """The targets in a comma-separated list, each once.
 
     Raises
     ------
     ValueError
         If a name is unknown; the message lists those that are known.
     """
-    unknown = [name for name in names.split(",") if name not in TARGETS]
-    if unknown:
-        raise ValueError(f"unknown target {unknown[0]!r}; choose from: {', '.join(TARGETS)}")
-    return [TARGETS[name] for name in dict.fromkeys(names.split(","))]
+    return [named(name) for name in dict.fromkeys(names.split(","))]

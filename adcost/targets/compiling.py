@@ -9,7 +9,7 @@ import jax
 from jax.experimental import topologies
 from jax.sharding import SingleDeviceSharding
 
-from adcost.targets import TARGETS, Target, parse_targets
+from adcost.targets import Target, named
 
 
 def compile_for(f: Callable[..., Any], *args: Any, target: str | Target = "cpu") -> Any:
@@ -36,10 +36,9 @@ def compile_for(f: Callable[..., Any], *args: Any, target: str | Target = "cpu")
     RuntimeError
         If its compiler is not installed, or this process was not started with what it needs in its environment.
     """
-    if isinstance(target, str):
-        (target,) = parse_targets(target)
-        _require(target)
-    return lower_for(f, *args, target=target).compile()
+    chosen = named(target)
+    _require(chosen)
+    return lower_for(f, *args, target=chosen).compile()
 
 
 def lower_for(f: Callable[..., Any], *args: Any, target: Target) -> Any:
@@ -57,18 +56,27 @@ def placed(tree: Any, target: Target | None = None) -> Any:
 def planned_bytes(compiled: Any, target: str | Target = "cpu") -> dict[str, int]:
     """What the compiler of a target plans for an executable, in bytes by purpose.
 
-    ``total`` is what must fit into the device's memory. ``peak_memory_in_bytes`` is taken for a TPU alone, where it
-    knows of padding and of what lies outside the main memory; on a CPU it is blind to loop bodies
-    (JAX 0.10.2).
-
     Parameters
     ----------
     compiled
         What ``compile_for`` returned.
     target
         The target that it was compiled for.
+
+    Returns
+    -------
+    dict
+        ``temp``, ``arguments``, ``outputs``, ``alias`` (of outputs in the place of arguments), ``host`` if anything is
+        moved to the host's memory, and ``total``: what must fit into the device's memory. On a TPU that is ``peak``,
+        which knows of padding and of what lies outside the main memory; on a CPU XLA's figure of that name is blind to
+        loop bodies (JAX 0.10.2), so the total is the sum.
+
+    Raises
+    ------
+    ValueError
+        If the target is unknown.
     """
-    platform = (TARGETS[target] if isinstance(target, str) else target).platform
+    platform = named(target).platform
     analysis = compiled.memory_analysis()
     planned = {
         "temp": analysis.temp_size_in_bytes,
@@ -101,10 +109,16 @@ def _require(target: Target) -> None:
         if backend != BACKENDS[target.platform]:
             raise RuntimeError(f"JAX runs on {backend} in this process, not on {target.name}: set JAX_PLATFORMS")
         return
-    settings = target.environment.items()
-    absent = [f"{name}={value}" for name, value in settings if value not in os.environ.get(name, "")]
+    absent = [f"{name}={value}" for name, value in target.environment.items() if value not in _setting(name)]
     if absent:
         raise RuntimeError(f"the compiler of {target.name} needs a process that was started with {' '.join(absent)}")
+
+
+def _setting(name: str) -> str:
+    """What is set in the environment; of what JAX reads when it is imported, what it read."""
+    if name.startswith("JAX_"):
+        return str(getattr(jax.config, name.lower()))
+    return os.environ.get(name, "")
 
 
 @cache

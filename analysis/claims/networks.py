@@ -114,7 +114,7 @@ def _saved(line: View, network: str, method: str, plain: str, n: int, ruler: str
         )
     elif method == "offload" and high < 1 - RATIO_BAND:
         why += " What is moved to the host lies in the same memory here."
-    elif line.target.startswith("tpu"):
+    elif line.platform == "tpu":
         why += " Padding of the last axis to 128 and copies are likely causes of a difference."
     return measured(blank, within(1.0, RATIO_BAND), (share, low, high), 1, why)
 

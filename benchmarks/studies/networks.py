@@ -235,7 +235,11 @@ METHODS = {
 # What changes when JAX's new implementation of jax.checkpoint becomes the default.
 METHODS |= {
     f"{name}_remat3": replace(
-        METHODS[name], label=f"{METHODS[name].label}, jax_remat3", flags={"jax_remat3": True}, where=_compared
+        METHODS[name],
+        label=f"{METHODS[name].label}, jax_remat3",
+        flags={"jax_remat3": True},
+        variant_of=name,
+        where=_compared,
     )
     for name in ("dots", "names", "offload", "nothing")
 }

@@ -45,7 +45,7 @@ METHODS = {
     "unrolled": Method(backprop.vanilla_unrolled, label="no checkpointing, unrolled", form="unrolled"),
     **FORMS,
     **{
-        f"{name}3": replace(method, label=f"{method.label}, jax_remat3", flags={"jax_remat3": True})
+        f"{name}3": replace(method, label=f"{method.label}, jax_remat3", flags={"jax_remat3": True}, variant_of=name)
         for name, method in FORMS.items()
     },
     **{

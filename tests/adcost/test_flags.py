@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from jax import lax
 
-from adcost import _jax, checkpointed_chain, evaluation_trace, sqrt
-from adcost.rulers.count import count
+from adcost import _jax, checkpointed_chain, evaluation_trace, sqrt, which_mode
+from adcost.rulers.count import count, residual_bytes
 
 V = np.ones(4)
 KNOWN = [flag for flag in _jax.FLAGS if hasattr(jax.config, flag)]
@@ -87,3 +87,18 @@ def test_an_evaluation_trace_goes_through_what_is_called():
 def test_an_unknown_flag_is_named():
     assert _jax.absent_flag({"jax_no_such": True}) == f"JAX {jax.__version__} has no jax_no_such"
     assert _jax.absent_flag({}) is None
+
+
+@pytest.mark.usefixtures("flag")
+def test_residuals_and_modes_are_the_same_under_every_flag():
+    assert residual_bytes(lambda v: jnp.sum(jax.checkpoint(jnp.sin)(v)), V) == 0
+    assert residual_bytes(lambda v: jnp.sum(jnp.sin(doubled(v))), V) == 4 * 8
+    matrix = jnp.ones((3, 40))
+    assert which_mode(lambda x: jax.checkpoint(jnp.tanh)(matrix @ x), jnp.ones(40)).mode == "reverse"
+
+
+def test_flags_go_back_to_what_they_were():
+    before = {name: getattr(jax.config, name) for name in KNOWN}
+    _jax.set_flags(dict.fromkeys(KNOWN, True))
+    _jax.set_flags({})
+    assert {name: getattr(jax.config, name) for name in KNOWN} == before

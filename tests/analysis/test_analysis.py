@@ -433,7 +433,7 @@ def test_targets_are_laid_side_by_side(tmp_path):
     ],
 )
 def test_what_became_of_a_recomputation(left, planned, survived, saved, words):
-    cell = remat.Cell("scan, barriers on", "cpu", 56, left, planned, 100.0)
+    cell = remat.Cell("scan, barriers on", "cpu", 64, 56, left, planned, 100.0)
     assert (cell.survived, cell.saved) == (survived, saved)
     assert words in cell.why
 
