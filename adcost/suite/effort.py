@@ -20,6 +20,6 @@ class Effort:
 
 
 EFFORTS = {
-    "quick": Effort(2, LEAST_ROUNDS, 40, 2, 60, compiles_all=False, fits=False),
+    "quick": Effort(1.5, LEAST_ROUNDS, 40, 2, 60, compiles_all=False, fits=False),
     "full": Effort(20, 2 * LEAST_ROUNDS, 100, 3, 600, compiles_all=True, fits=True),
 }
