@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
+from packaging.version import Version
 
 from adcost import _jax, checkpointed_chain, evaluation_trace, sqrt, which_mode
 from adcost.rulers.count import count, residual_bytes
@@ -102,3 +104,58 @@ def test_flags_go_back_to_what_they_were():
     _jax.set_flags(dict.fromkeys(KNOWN, True))
     _jax.set_flags({})
     assert {name: getattr(jax.config, name) for name in KNOWN} == before
+
+
+# Uses of jax.checkpoint: which give the same under its new implementation, and which it refuses.
+
+X = np.random.default_rng(0).normal(size=(6, 6)) / 3
+policies = jax.checkpoint_policies
+
+
+def named_sum(x):
+    return jnp.sum(jnp.sin(checkpoint_name(x @ x, "product")))
+
+
+def over_a_scan(x):
+    layer = jax.checkpoint(lambda h: jnp.tanh(h @ h))
+    return lax.scan(lambda h, _: (layer(h), None), x, None, length=3)[0].sum()
+
+
+def with_policy(policy):
+    return jax.grad(jax.checkpoint(named_sum, policy=policy))
+
+
+USES = {
+    "gradient": jax.grad(jax.checkpoint(named_sum)),
+    "barriers off": jax.grad(jax.checkpoint(named_sum, prevent_cse=False)),
+    "static argument": jax.grad(lambda x: jax.checkpoint(lambda x, k: named_sum(x) * k, static_argnums=1)(x, 2)),
+    "tangent": lambda x: jax.jvp(jax.checkpoint(named_sum), (x,), (x,))[1],
+    "linearized": lambda x: jax.linearize(jax.checkpoint(named_sum), x)[1](x),
+    "gradient of a gradient": jax.grad(lambda x: jnp.sum(jax.grad(jax.checkpoint(named_sum))(x) ** 2)),
+    "nested": jax.grad(jax.checkpoint(lambda x: jax.checkpoint(named_sum)(jnp.cos(x)))),
+    "in a scan": jax.grad(over_a_scan),
+    "around a scan": jax.grad(jax.checkpoint(over_a_scan)),
+    "everything": with_policy(policies.everything_saveable),
+    "nothing": with_policy(policies.nothing_saveable),
+    "dots": with_policy(policies.dots_saveable),
+    "names": with_policy(policies.save_only_these_names("product")),
+    "other names": with_policy(policies.save_anything_except_these_names("product")),
+    "batch": lambda x: jax.vmap(jax.grad(jax.checkpoint(named_sum)))(jnp.stack([x, 2 * x])),
+    "hessian": jax.hessian(jax.checkpoint(named_sum)),
+}
+REFUSED_BEFORE_0_12 = {"batch", "hessian"}  # a named value had no rule for batches
+
+
+@pytest.mark.skipif("jax_remat3" not in KNOWN, reason="this JAX has no jax_remat3")
+@pytest.mark.parametrize("use", USES)
+def test_what_remat3_gives_is_the_same_or_is_refused_by_name(use):
+    expected = USES[use](X)
+    _jax.set_flags({"jax_remat3": True})
+    try:
+        if use in REFUSED_BEFORE_0_12 and Version(jax.__version__) < Version("0.12"):
+            with pytest.raises(NotImplementedError, match="must implement `batch`"):
+                USES[use](X)
+        else:
+            np.testing.assert_allclose(USES[use](X), expected, rtol=1e-13, atol=1e-15)
+    finally:
+        _jax.set_flags({})
