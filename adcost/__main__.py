@@ -5,6 +5,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from adcost.targets import not_installed
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; errors are one line, and end it with status 2."""
@@ -22,11 +24,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     measure.add_argument("--targets", default="cpu", help="names of targets, separated by commas (cpu)")
     measure.add_argument("-o", "--output", type=Path, default=Path("adcost.json"), help="file (adcost.json)")
     options = parser.parse_args(arguments)
-    try:
-        from adcost.suite.measure import measure_to_file
-    except ModuleNotFoundError as error:
-        print(f"adcost: {error.name} is not installed: pip install 'adcost[suite]'", file=sys.stderr)
+    absent = not_installed(("suite", "memory_profiler"))
+    if absent is not None:
+        print(f"adcost: {absent}", file=sys.stderr)
         return 2
+    from adcost.suite.measure import measure_to_file
+
     try:
         for line in measure_to_file(options.folders, options.study, options.profile, options.targets, options.output):
             print(line)

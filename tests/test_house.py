@@ -62,4 +62,4 @@ def test_the_library_works_with_its_own_dependencies_alone(wheel, tmp_path):
         assert done.returncode == 0, done.stderr
     said = run(str(home / "bin" / "adcost"), "measure", ".", cwd=empty)
     assert (said.returncode, said.stderr.count("\n")) == (2, 1), "one line says what is not installed"
-    assert "pip install 'adcost[suite]'" in said.stderr
+    assert "pip install -e '.[suite]'" in said.stderr
