@@ -54,7 +54,8 @@ def compared(results: Results) -> tuple[list[str], list[Row]]:
         return [], []
     sizes = parameters(frame)
     identity = ["study", "method", *sizes, "dtype", "machine"]
-    activations = frame[frame["quantity"] == "activation"].groupby(identity, dropna=False)["value"].last()
+    facts = results.frame[results.frame["quantity"] == "activation"]
+    activations = {_known(key): rows["value"].iloc[-1] for key, rows in facts.groupby(identity, dropna=False)}
     rows = []
     for ruler, quantity in (*EXACT, *NOISY):
         chosen = frame[(frame["ruler"] == ruler) & (frame["quantity"] == quantity) & frame["jax"].isin(versions)]
@@ -63,13 +64,18 @@ def compared(results: Results) -> tuple[list[str], list[Row]]:
             if len(mine) < 2:
                 continue
             case = dict(zip(identity, cast(tuple[Any, ...], key), strict=True))
-            activation = float(activations.get(key, 0.0)) if quantity == "temp" else 0.0
+            activation = float(activations.get(_known(key), 0.0)) if quantity == "temp" else 0.0
             scale, unit = (activation, "activations") if activation else (1.0, str(mine["unit"].iloc[0]))
             values = tuple(float(mine["value"][v]) / scale if v in mine.index else None for v in versions)
             changes = "; ".join(_changes(mine, [v for v in versions if v in mine.index], (ruler, quantity) in EXACT))
             size = ", ".join(f"{name} {plainly(case[name])}" for name in sizes if pd.notna(case[name]))
             rows.append(Row(case["study"], case["method"], size, quantity, unit, values, changes))
     return versions, sorted(rows, key=lambda row: (not row.changes, not row.exact, -log(row.factor)))
+
+
+def _known(key: Any) -> tuple[Any, ...]:
+    """The parameters that a case has, of a group's key."""
+    return tuple(value for value in key if pd.notna(value))
 
 
 def in_brief(versions: Sequence[str], rows: Sequence[Row]) -> list[str]:
