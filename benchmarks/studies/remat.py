@@ -5,8 +5,7 @@ A program that recomputes is one that a compiler would like to simplify: the rec
 written, on the compiler, and on the implementation of ``jax.checkpoint``: JAX has a new one, ``jax_remat3``, that is on
 its way to being the default. The backprop study's chain, in segments of about sqrt(n) layers, as a loop and unrolled,
 with and without the barriers, by both implementations, compiled for each target. Matrix products are counted in the
-program as written and as compiled. At the larger depth stand the other ways to nest ``jax.checkpoint``, and the
-executor, which does without it.
+program as written and as compiled. At the larger depth stand the other ways to nest ``jax.checkpoint``.
 """
 
 from dataclasses import replace
@@ -47,10 +46,6 @@ METHODS = {
     **{
         f"{name}3": replace(method, label=f"{method.label}, jax_remat3", flags={"jax_remat3": True}, variant_of=name)
         for name, method in FORMS.items()
-    },
-    **{
-        name: replace(backprop.METHODS[name], where=_beside, followed=False)
-        for name in ("store_all", "sqrt_tape", "binomial_10")
     },
 }
 
