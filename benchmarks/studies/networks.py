@@ -26,9 +26,9 @@ from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
-from adcost.checkpointing import Schedule, binomial, checkpointed_chain, loop_trips, sqrt
+from adcost.checkpointing import Schedule, checkpointed_chain, loop_trips, sqrt
 from adcost.suite.vocabulary import Case, Figure, Fit, Method, Params, Program, Study, once_a_size
-from benchmarks.studies.backprop import two_pass_slots
+from benchmarks.studies.backprop import binomial_two_passes
 from benchmarks.workloads.digits import CLASSES, digits
 
 Tree = Any  # a pytree of arrays
@@ -161,11 +161,6 @@ def scheduled(schedule: Callable[[int], Schedule], label: str, where: Callable[[
         schedule=schedule,
         where=where,
     )
-
-
-def binomial_two_passes(depth: int) -> Schedule:
-    """The binomial schedule with the least slots for two passes."""
-    return binomial(depth, two_pass_slots(depth))
 
 
 def _whole(case: Case) -> bool:
