@@ -13,6 +13,7 @@ from jax.extend import core
 
 FLAGS = ("jax_remat3", "jax_scan3", "jax_custom_vjp3")  # new implementations that are not yet the default
 DEFAULTS = {name: bool(getattr(jax.config, name)) for name in FLAGS if hasattr(jax.config, name)}
+_CLOSED: type[Any] = getattr(core, "ClosedJaxpr", core.Jaxpr)  # from JAX 0.11 on the same class as Jaxpr
 
 
 def absent_flag(flags: Mapping[str, bool]) -> str | None:
@@ -115,7 +116,7 @@ def _programs_in(params: Mapping[str, Any]) -> Iterator[tuple[Any, tuple[Any, ..
     for value in params.values():
         for item in value if isinstance(value, (tuple, list)) else (value,):
             program = item.jaxpr if isinstance(item, jax.stages.Traced) else item
-            if isinstance(program, core.ClosedJaxpr):  # from JAX 0.11 on the same class as the next
+            if isinstance(program, _CLOSED):
                 yield program.jaxpr, tuple(program.consts)
             elif isinstance(program, core.Jaxpr):
                 yield program, ()

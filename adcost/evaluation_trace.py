@@ -78,7 +78,8 @@ def evaluation_trace(f: Callable[..., Any], *inputs: float) -> list[Node]:
     """
     arguments = [jnp.asarray(x, float) for x in inputs]
     closed = jax.make_jaxpr(f)(*arguments)
-    if any(v.aval.shape for v in closed.jaxpr.outvars) or len(closed.jaxpr.outvars) != 1:
+    outputs: list[Any] = closed.jaxpr.outvars
+    if any(v.aval.shape for v in outputs) or len(outputs) != 1:
         raise ValueError("an evaluation trace is of a function of scalars to one scalar")
     steps = [_Step(f"x{i}", f"x{i}", (), float(x)) for i, x in enumerate(arguments, 1)]
     names = {step.name: (step.name, jnp.asarray(step.value)) for step in steps}
