@@ -54,7 +54,7 @@ lint: $(VENV)/test
 	$(BIN)/lint-imports
 
 test: lint
-	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest tests -n 2 --dist worksteal
 
 asv: $(VENV)/test
 	$(BIN)/asv machine --yes

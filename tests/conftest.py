@@ -3,6 +3,7 @@
 import os
 
 os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ.pop("PYTEST_XDIST_WORKER", None)  # what the tests start is no worker of theirs
 
 import jax
 from hypothesis import settings
