@@ -14,6 +14,7 @@ from asv.runner import BenchmarkResult
 from adcost.targets import ANY
 from analysis import animation, claims, devices, fit, frame, memory, remat, report, theory
 from analysis.__main__ import main
+from analysis.figures import style
 from analysis.frame import Results
 from analysis.verdict import judge
 from analysis.versions import compared, in_brief
@@ -287,6 +288,17 @@ def test_the_report_is_one_file_that_needs_no_network(tmp_path):
     assert len(targets) > 2 * len(shown), "every claim links to its figures"
     assert page.count('<g class="step"') == sum(len(list(animation.frames(*drawn))) for drawn in animation.DRAWN)
     assert "verdicts" in lines[0]
+
+
+def test_a_picture_is_small_and_its_text_stays_text():
+    with style.styled():
+        figure, (ax,) = style.panels(1)
+        ax.plot([0, 1 / 3], [0, 2 / 3], label="0.123456")
+        ax.legend()
+    picture = style.svg(figure)
+    assert ">0.123456<" in picture
+    assert not re.search(r' d="[^"]*\d\.\d{3}', picture)
+    assert len(picture) < 12_000
 
 
 def test_verdicts_are_the_documented_objects(tmp_path):
