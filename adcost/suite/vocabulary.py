@@ -309,8 +309,9 @@ class Study:
         return bool(self.executed) and _among(case, self.executed)
 
     def surveyed(self, case: Case) -> bool:
-        """Is the case one that the quick profile compiles for other devices?"""
-        return self.methods[case.method].followed or _among(case, self.compared)
+        """Is the case one that the quick profile compiles for other devices? A variant takes their compilers minutes."""
+        method = self.methods[case.method]
+        return not method.variant_of and (method.followed or _among(case, self.compared))
 
     def affords(self, case: Case) -> bool:
         """Is the case one that its method is asked for, and within its limit?"""
