@@ -309,7 +309,7 @@ class Study:
         return bool(self.executed) and _among(case, self.executed)
 
     def surveyed(self, case: Case) -> bool:
-        """Is the case one that the quick profile compiles for other devices? A variant takes their compilers minutes."""
+        """Is the case one that the quick profile compiles for other devices? Variants take minutes there."""
         method = self.methods[case.method]
         return not method.variant_of and (method.followed or _among(case, self.compared))
 
