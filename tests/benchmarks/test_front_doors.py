@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -130,8 +131,14 @@ def test_an_interrupted_run_keeps_what_it_measured(tmp_path):
     places = {"STUDIES_PATH": str(toys), "TOY_FLAG": str(tmp_path / "flag"), "JOURNALS": str(tmp_path / "j")}
     command = [sys.executable, "-m", "pytest", "benchmarks", "--benchmark-only", "-q", f"--benchmark-json={out}"]
     chosen = ["-k", "toy-plain-n4 or toy-dawdling-n8"]
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a background job of a script ignores it
     with subprocess.Popen(
-        [*command, *chosen], cwd=ROOT, env={**os.environ, **places, "STUDY": "toy"}, stdout=subprocess.PIPE, text=True
+        [*command, *chosen],
+        cwd=ROOT,
+        env={**os.environ, **places, "STUDY": "toy"},
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=heard,
     ) as running:
         for line in running.stdout:
             if line.startswith("toy n8") and "1 programs" not in line:
