@@ -20,14 +20,14 @@ from adcost.checkpointing import (
     store_all,
 )
 from adcost.evaluation_trace import Node, evaluation_trace
-from adcost.modes import Advice, which_mode
+from adcost.modes import ModeAdvice, which_mode
 from adcost.safe_svd import safe_nuclear_norm, safe_svd
 from adcost.targets import TARGETS
 from adcost.targets.compiling import compile_for, planned_bytes
 
 __all__ = [
     "TARGETS",
-    "Advice",
+    "ModeAdvice",
     "Node",
     "Row",
     "Schedule",

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 from jax.extend import core
+from jax.interpreters import partial_eval
 
 FLAGS = ("jax_remat3", "jax_scan3", "jax_custom_vjp3")  # new implementations that are not yet the default
 DEFAULTS = {name: bool(getattr(jax.config, name)) for name in FLAGS if hasattr(jax.config, name)}
@@ -37,14 +38,29 @@ def primitive_name(eqn: Any) -> str:
     return eqn.primitive.name if hi is None else type(hi).__name__
 
 
-def subprograms(eqn: Any) -> list[Any]:
-    """The jaxprs, not closed, that an equation runs in its own place, or a loop once a trip; a while loop's: none."""
+def subprograms(eqn: Any) -> list[tuple[Any, tuple[Any, ...], Sequence[Any] | None]]:
+    """The programs that an equation runs in its own place, or many times: jaxpr, constants, operands by variable.
+
+    A jaxpr is not closed; operands are None where the program's variables are not the equation's. Of a while loop it is
+    none. Programs for derivatives alone are left out.
+    """
     name = eqn.primitive.name
     if name == "while":
         return []
     if name == "custom_linear_solve":  # its products and its transposed solve are for derivatives
-        return [eqn.params["jaxprs"].solve.jaxpr]
-    return [jaxpr for jaxpr, _ in _programs_in(_parameters(eqn))]
+        solve, lengths = eqn.params["jaxprs"].solve, eqn.params["const_lengths"]
+        start = lengths.matvec + lengths.vecmat
+        operands = [*eqn.invars[start : start + lengths.solve], *eqn.invars[sum(lengths) :]]
+        return [(solve.jaxpr, tuple(solve.consts), _fitting(operands, solve.jaxpr))]
+    found = list(_programs_in(_parameters(eqn)))
+    if name == "linear_call":
+        found = found[:1]
+    given = eqn.invars[1:] if name == "cond" else eqn.invars
+    return [(jaxpr, consts, _fitting(given, jaxpr)) for jaxpr, consts in found]
+
+
+def _fitting(operands: Sequence[Any], jaxpr: Any) -> Sequence[Any] | None:
+    return operands if len(operands) == len(jaxpr.invars) else None
 
 
 def called_program(eqn: Any) -> tuple[Any, tuple[Any, ...]] | None:
@@ -60,10 +76,87 @@ def evaluated(eqn: Any, values: Sequence[Any]) -> Any:
     return eqn.primitive.bind(*values, **eqn.params)
 
 
+def live(closed: Any) -> Any:
+    """The jaxpr, not closed, of what a program's results need."""
+    return partial_eval.dce_jaxpr(closed.jaxpr, [True] * len(closed.jaxpr.outvars))[0]
+
+
 def contracted_size(eqn: Any) -> int:
     """Over how many products a ``dot_general`` sums for each entry of its result."""
     (contracted, _), _ = eqn.params["dimension_numbers"]
     return prod(eqn.invars[0].aval.shape[axis] for axis in contracted)
+
+
+def ragged_columns(eqn: Any) -> int:
+    """Columns of a ``ragged_dot_general``'s right side: how often each element of the left one is used."""
+    numbers = eqn.params["ragged_dot_dimension_numbers"]
+    (_, contracted), (_, batch) = numbers.dot_dimension_numbers
+    taken = {*contracted, *batch, *numbers.rhs_group_dimensions}
+    return prod(n for axis, n in enumerate(eqn.invars[1].aval.shape) if axis not in taken)
+
+
+def exponent(eqn: Any) -> int:
+    """The power of an ``integer_pow``; 1 of anything else."""
+    return int(eqn.params.get("y", 1))
+
+
+def sorted_axis(eqn: Any) -> int:
+    """The axis along which a ``sort`` sorts."""
+    return int(eqn.params["dimension"])
+
+
+def window_size(eqn: Any) -> int:
+    """Elements of a window of the ``reduce_window`` and ``select_and_...`` primitives."""
+    return prod(eqn.params["window_dimensions"])
+
+
+def fft_lengths(eqn: Any) -> tuple[int, ...]:
+    """The lengths that an ``fft`` transforms."""
+    return tuple(eqn.params["fft_lengths"])
+
+
+def grid(eqn: Any) -> int | None:
+    """How often a ``pallas_call`` runs its kernel; None if its grid is not known beforehand."""
+    found = eqn.params["grid_mapping"].grid
+    return prod(found) if all(isinstance(n, int) for n in found) else None
+
+
+def shards(eqn: Any) -> int:
+    """How many devices run the program of a ``shard_map``, each on its part."""
+    sizes, params = dict(eqn.params["mesh"].shape), eqn.params
+    manual = params.get("newly_manual_axes") or params.get("manual_axes") or set(sizes) - set(params.get("auto", ()))
+    return prod(sizes[axis] for axis in manual)
+
+
+class Convolution(NamedTuple):
+    """Of each spatial axis input, kernel, output, stride, padding, holes in the input, in the kernel; and channels."""
+
+    axes: tuple[tuple[int, int, int, int, tuple[int, int], int, int], ...]
+    batch: int  # of the output
+    features_out: int
+    features_in: int  # that one output feature sees
+
+
+def convolution(eqn: Any) -> Convolution:
+    """The sizes of a ``conv_general_dilated``."""
+    params, (left, right) = eqn.params, (v.aval.shape for v in eqn.invars)
+    out, numbers = eqn.outvars[0].aval.shape, eqn.params["dimension_numbers"]
+    lhs, rhs, result = (spec[2:] for spec in (numbers.lhs_spec, numbers.rhs_spec, numbers.out_spec))
+    axes = tuple(
+        (left[a], right[b], out[c], *rest)
+        for a, b, c, *rest in zip(
+            lhs,
+            rhs,
+            result,
+            params["window_strides"],
+            params["padding"],
+            params["lhs_dilation"],
+            params["rhs_dilation"],
+            strict=True,
+        )
+    )
+    sees = right[numbers.rhs_spec[1]]
+    return Convolution(axes, out[numbers.out_spec[0]], out[numbers.out_spec[1]], sees)
 
 
 def wants_vectors(eqn: Any) -> bool:
@@ -80,30 +173,40 @@ def scan_length(eqn: Any) -> int | None:
     return None
 
 
+def scan_consts(eqn: Any) -> int:
+    """How many operands of a scan, of either kind, are the same in every trip and come first."""
+    if primitive_name(eqn) == "Scan3":  # constants are not told apart from the carry's references
+        return 0
+    if "num_consts" in eqn.params:
+        return int(eqn.params["num_consts"])
+    return len(eqn.params["ft_in"].unpack()[0])
+
+
+def carried(eqn: Any) -> slice:
+    """Which operands change from trip to trip, of a scan; of what runs once, none."""
+    return slice(len(eqn.invars) if scan_length(eqn) is None else scan_consts(eqn), None)
+
+
 class While(NamedTuple):
-    """A while loop: condition and body, each with the number of its constants."""
+    """A while loop: condition and body as closed jaxprs, the operands that are constants of each, and the carry."""
 
     cond: Any
-    cond_consts: int
+    cond_consts: Sequence[Any]
     body: Any
-    body_consts: int
+    body_consts: Sequence[Any]
+    init: Sequence[Any]
 
 
 def while_parts(eqn: Any) -> While:
     """The parts of a ``while`` equation."""
-    params = eqn.params
-    cond, body = params["cond_jaxpr"].jaxpr, params["body_jaxpr"].jaxpr
-    return While(cond, params["cond_nconsts"], body, params["body_nconsts"])
+    params, n = eqn.params, eqn.params["cond_nconsts"]
+    m = n + params["body_nconsts"]
+    return While(params["cond_jaxpr"], eqn.invars[:n], params["body_jaxpr"], eqn.invars[n:m], eqn.invars[m:])
 
 
 def scope(eqn: Any) -> str:
     """The ``jax.named_scope`` in which an equation was written, outermost first."""
     return str(eqn.source_info.name_stack)
-
-
-def output_features(eqn: Any) -> int:
-    """Output features of a ``conv_general_dilated``: an axis of its kernel."""
-    return int(eqn.invars[1].aval.shape[eqn.params["dimension_numbers"].rhs_spec[0]])
 
 
 def _parameters(eqn: Any) -> Mapping[str, Any]:

@@ -26,8 +26,8 @@ class Cell:
 
     @property
     def faster(self) -> Mode:
-        """The mode that won, if one did beyond the interval."""
-        return "forward" if self.high < 1 else "reverse" if self.low > 1 else "too close to call"
+        """The mode that won, or ``either`` if none did beyond the interval."""
+        return "forward" if self.high < 1 else "reverse" if self.low > 1 else "either"
 
 
 def cells(view: View, family: str, depth: int, ruler: str) -> list[Cell]:
@@ -121,7 +121,7 @@ class Held:
     @property
     def outcome(self) -> str:
         """``right``, ``wrong``, or who could not tell."""
-        if "too close to call" in (self.advice, self.measured):
+        if "either" in (self.advice, self.measured):
             return "too close to call"
         return "right" if self.advice == self.measured else "wrong"
 

@@ -95,7 +95,8 @@ class _Study:
             counted = counts.count(asked.program.run, *asked.shapes, loops=asked.program.loops)
         except counts.DynamicTripCount:
             return float("nan")
-        return float(counted[asked.study.evaluates]) if asked.study.evaluates else float("nan")
+        unit = None if counted.early else asked.study.evaluates
+        return float("nan") if unit is None else float(counted[unit])
 
     track_temp.unit = "bytes"  # type: ignore[attr-defined]
     track_compile_time.unit = "seconds"  # type: ignore[attr-defined]

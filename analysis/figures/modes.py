@@ -75,7 +75,7 @@ def _colour(ax: Axes, square: dict[tuple[int, int], crossover.Cell]) -> None:
     for (d, m), cell in square.items():
         x, y = ms.index(m), ds.index(d)
         strength = min(abs(log2(cell.ratio)) / MOST, 1) if cell.ratio > 0 else 1
-        if cell.faster == "too close to call":
+        if cell.faster == "either":
             colour, alpha = GREY, 0.35
         else:
             colour, alpha = COLOURS[0 if cell.faster == "forward" else 1], 0.12 + 0.75 * strength
@@ -190,8 +190,8 @@ def tables(view: View) -> list[Table]:
         wrong = ", ".join(f"d = {c.d}, m = {c.m}" for c in mine if c.outcome == "wrong")
         rows.append([family, *(str(sum(c.outcome == outcome for c in mine)) for outcome in outcomes), wrong or "none"])
     caption = (
-        "which_mode(f, *example) in benchmarks/advice.py counts the flops of both Jacobians in the program's text and "
-        "runs nothing. Held against the clock, cell by cell; too close to call: the counts are within a factor of "
+        "adcost.which_mode(f, *args) counts the flops of both Jacobians in the program's text and runs nothing."
+        "  Held against the clock, cell by cell; too close to call: the counts are within a factor of "
         f"{CLOSE}, or the interval of the times holds 1."
     )
     head = ("family", "cells: right", "wrong", "too close to call", "where it was wrong")

@@ -85,7 +85,7 @@ def test_the_predicted_flops_are_those_of_the_program():
 
     def flops(part):
         program = linear_solve.program(solve_case("kept_lu", part, n))
-        return counts.count(program.run, *program.inputs())[counts.FLOPS]
+        return counts.count(program.run, *program.inputs()).flops
 
     assert flops("backward") / flops("forward") == pytest.approx(theory.kept_factors_ratio(n), rel=0.02)
     assert n * theory.kept_factors_ratio(n) == pytest.approx(theory.SOLVE_RATIO_TIMES_N, rel=0.02)
@@ -192,7 +192,7 @@ def test_an_svd_is_counted_by_the_textbook(shape, vectors):
         return jnp.linalg.svd(w, full_matrices=False, compute_uv=vectors)
 
     expected = 14 * 8 * 25 + 8 * 125 if vectors else 4 * 8 * 25 - 4 / 3 * 125
-    assert counts.count(run, np.ones(shape))[counts.FLOPS] == round(expected)
+    assert counts.count(run, np.ones(shape)).flops == round(expected)
 
 
 def test_the_counted_rules_are_the_predicted_ones():
@@ -200,7 +200,7 @@ def test_the_counted_rules_are_the_predicted_ones():
 
     def flops(method, part):
         program = svd.program(svd_case(method, part, rows=n, cols=n))
-        return counts.count(program.run, *program.inputs())[counts.FLOPS] / n**3
+        return counts.count(program.run, *program.inputs()).flops / n**3
 
     assert flops("lecture", "backward") == pytest.approx(2, rel=0.02)
     assert flops("jax_values", "backward") == pytest.approx(4, rel=0.02)
