@@ -68,12 +68,21 @@ def called_program(eqn: Any) -> tuple[Any, tuple[Any, ...]] | None:
     return next(_programs_in(_parameters(eqn)), None)
 
 
-BRANCHES_AND_LOOPS = ("cond", "while", "scan", "Scan3")
+CUSTOM = ("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr", "CustomVJPTraced")  # bring their own rule
 
 
-def evaluated(eqn: Any, values: Sequence[Any]) -> Any:
+def called_name(eqn: Any) -> str:
+    """The name of the function that an equation calls; of the primitive where it is not kept."""
+    called = called_program(eqn)
+    return getattr(called and called[0].debug_info, "func_name", None) or primitive_name(eqn)
+
+
+def evaluated(eqn: Any, values: Sequence[Any]) -> list[Any]:
     """What an equation gives for these operands."""
-    return eqn.primitive.bind(*values, **eqn.params)
+    found = eqn.primitive.get_bind_params(eqn.params)
+    functions, params = found if isinstance(found, tuple) else ((), found)  # a dict from JAX 0.10 on
+    results = eqn.primitive.bind(*functions, *values, **params)
+    return list(results) if eqn.primitive.multiple_results else [results]
 
 
 def live(closed: Any) -> Any:
@@ -173,18 +182,41 @@ def scan_length(eqn: Any) -> int | None:
     return None
 
 
+class Scan(NamedTuple):
+    """A scan: its body as a closed jaxpr, trips, direction, and how many operands are constants and carry."""
+
+    body: Any
+    length: int
+    reverse: bool
+    consts: int
+    carry: int
+
+
+def scan_parts(eqn: Any) -> Scan:
+    """The parts of a ``scan`` equation."""
+    params = eqn.params
+    if "num_consts" in params:
+        sizes = params["num_consts"], params["num_carry"]
+    else:
+        consts, carry, _ = params["ft_in"].unpack()
+        sizes = len(consts), len(carry)
+    return Scan(params["jaxpr"], int(params["length"]), bool(params["reverse"]), *sizes)
+
+
 def scan_consts(eqn: Any) -> int:
     """How many operands of a scan, of either kind, are the same in every trip and come first."""
-    if primitive_name(eqn) == "Scan3":  # constants are not told apart from the carry's references
-        return 0
-    if "num_consts" in eqn.params:
-        return int(eqn.params["num_consts"])
-    return len(eqn.params["ft_in"].unpack()[0])
+    # Those of the new kind are not told apart from the references to its carry.
+    return 0 if primitive_name(eqn) == "Scan3" else scan_parts(eqn).consts
 
 
 def carried(eqn: Any) -> slice:
     """Which operands change from trip to trip, of a scan; of what runs once, none."""
     return slice(len(eqn.invars) if scan_length(eqn) is None else scan_consts(eqn), None)
+
+
+def branches(eqn: Any) -> Sequence[Any]:
+    """The closed jaxprs of a ``cond`` equation; its first operand says which is taken."""
+    return eqn.params["branches"]
 
 
 class While(NamedTuple):

@@ -4,9 +4,9 @@ A row for each elementary operation: its value in order, its tangent for each se
 reverse.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -57,7 +57,8 @@ def evaluation_trace(f: Callable[..., Any], *inputs: float) -> list[Node]:
     Parameters
     ----------
     f
-        A function of scalars to a scalar, made of operations on scalars.
+        A function of scalars to a scalar, made of operations on scalars. Loops and branches are run; a function that
+        brings its own derivative (``jax.custom_jvp``, ``jax.custom_vjp``) is one row.
     *inputs
         Where it is evaluated.
 
@@ -70,7 +71,7 @@ def evaluation_trace(f: Callable[..., Any], *inputs: float) -> list[Node]:
     Raises
     ------
     ValueError
-        If ``f`` is not such a function.
+        If ``f`` is not such a function; the message names the operation.
 
     References
     ----------
@@ -82,53 +83,131 @@ def evaluation_trace(f: Callable[..., Any], *inputs: float) -> list[Node]:
     if any(v.aval.shape for v in outputs) or len(outputs) != 1:
         raise ValueError("an evaluation trace is of a function of scalars to one scalar")
     steps = [_Step(f"x{i}", f"x{i}", (), float(x)) for i, x in enumerate(arguments, 1)]
-    names = {step.name: (step.name, jnp.asarray(step.value)) for step in steps}
-    (last,) = _walk(closed.jaxpr, closed.consts, list(names.values()), steps)
-    return _differentiated(steps, len(inputs), last[0])
+    given = [_Operand(step.name, x, True) for step, x in zip(steps, arguments, strict=True)]
+    (last,) = _walk(closed, given, steps)
+    if not last.row:  # a result that no input reaches: a row of its own
+        last = _Operand(f"v{len(steps) - len(inputs) + 1}", last.value, True)
+        steps.append(_Step(last.text, f"{float(last.value):g}", (), float(last.value)))
+    return _differentiated(steps, len(inputs), last.text)
 
 
-Operand = tuple[str, Any]  # a name, or a constant as text; and the value
+class _Operand(NamedTuple):
+    """A row's name, or a constant as text; its value; is it a row?"""
+
+    text: str
+    value: Any
+    row: bool = False
 
 
-def _walk(jaxpr: Any, consts: Any, arguments: list[Operand], steps: list[_Step]) -> list[Operand]:
-    """Add a step for each operation of the jaxpr; the operations of functions that it calls stand in their place."""
-    known: dict[Any, Operand] = dict(zip(jaxpr.invars, arguments, strict=True))
-    known |= {v: (_text(c), c) for v, c in zip(jaxpr.constvars, consts, strict=True)}
+MOST_ROWS = 1000  # a trace is to be read
 
-    def read(v: Any) -> Operand:
-        return (_text(v.val), v.val) if isinstance(v, core.Literal) else known[v]
 
+def _constant(value: Any) -> _Operand:
+    dtype = jax.dtypes.result_type(value)
+    real = not jnp.issubdtype(dtype, jax.dtypes.prng_key) and not jnp.issubdtype(dtype, jnp.complexfloating)
+    return _Operand(f"{float(value):g}" if real and jnp.ndim(value) == 0 else "constant", value)
+
+
+def _walk(closed: Any, arguments: Sequence[_Operand], steps: list[_Step]) -> list[_Operand]:
+    """Add a step for each operation that a program runs; the operations of what it calls stand in their place."""
+    jaxpr = closed.jaxpr
+    known: dict[Any, _Operand] = dict(zip(jaxpr.invars, arguments, strict=True))
+    known |= {v: _constant(c) for v, c in zip(jaxpr.constvars, closed.consts, strict=True)}
+
+    def read(v: Any) -> _Operand:
+        return _constant(v.val) if isinstance(v, core.Literal) else known[v]
+
+    used = {v for v in (*jaxpr.outvars, *(v for eqn in jaxpr.eqns for v in eqn.invars)) if isinstance(v, core.Var)}
     for eqn in jaxpr.eqns:
         operands = [read(v) for v in eqn.invars]
-        if _jax.primitive_name(eqn) in _jax.BRANCHES_AND_LOOPS:
+        known |= dict(zip(eqn.outvars, _run(eqn, operands, used, steps), strict=True))
+        if len(steps) > MOST_ROWS:
             raise ValueError(
-                f"{_jax.primitive_name(eqn)} has no evaluation trace: it does not run its program just once"
+                f"an evaluation trace has at most {MOST_ROWS} rows, this one more: {_name(eqn)} runs too often"
             )
-        called = _jax.called_program(eqn)
-        results = [_taken(eqn, operands, steps)] if called is None else _walk(*called, operands, steps)
-        known |= dict(zip(eqn.outvars, results, strict=True))
     return [read(v) for v in jaxpr.outvars]
 
 
-def _taken(eqn: Any, operands: list[Operand], steps: list[_Step]) -> Operand:
-    name = eqn.primitive.name
-    values = [jnp.asarray(value) for _, value in operands]
-    result = _jax.evaluated(eqn, values)
-    if eqn.primitive.multiple_results or jnp.shape(result):
+def _run(eqn: Any, operands: list[_Operand], used: Container[Any], steps: list[_Step]) -> list[_Operand]:
+    """The results of an equation, and its rows."""
+    name = _jax.primitive_name(eqn)
+    if not any(operand.row for operand in operands):
+        return [_constant(value) for value in _jax.evaluated(eqn, [operand.value for operand in operands])]
+    if name == "scan":
+        return _scan(_jax.scan_parts(eqn), operands, steps)
+    if name == "while":
+        return _while(_jax.while_parts(eqn), operands, steps)
+    if name == "cond":
+        taken = _jax.branches(eqn)[int(operands[0].value)]
+        return _walk(taken, operands[1:], steps)
+    called = None if name in _jax.CUSTOM else _jax.called_program(eqn)
+    if called is not None and len(called[0].invars) == len(operands) and name != "Scan3":
+        return _walk(_Closed(*called), operands, steps)
+    return _operation(eqn, operands, used, steps)
+
+
+class _Closed(NamedTuple):
+    jaxpr: Any
+    consts: Sequence[Any]
+
+
+def _scan(scan: _jax.Scan, operands: list[_Operand], steps: list[_Step]) -> list[_Operand]:
+    """Every trip, one after the other; its stacked results must be constants or of no use."""
+    consts, carry = operands[: scan.consts], operands[scan.consts : scan.consts + scan.carry]
+    xs = operands[scan.consts + scan.carry :]
+    if any(x.row for x in xs):
+        raise ValueError("scan runs over values that depend on the inputs: an evaluation trace has one number a row")
+    rows: list[list[_Operand]] = []
+    for k in range(scan.length):
+        at = scan.length - 1 - k if scan.reverse else k
+        results = _walk(scan.body, [*consts, *carry, *(_constant(x.value[at]) for x in xs)], steps)
+        carry = results[: scan.carry]
+        rows.insert(0 if scan.reverse else k, results[scan.carry :])
+    stacked = [_stacked(column) for column in zip(*rows, strict=True)]
+    return [*carry, *stacked]
+
+
+def _stacked(column: Sequence[_Operand]) -> _Operand:
+    """The results of all trips as one array: a constant, or what no operation takes."""
+    values = jnp.stack([operand.value for operand in column])
+    return _Operand("scan's stacked results", values, any(operand.row for operand in column))
+
+
+def _while(loop: _jax.While, operands: list[_Operand], steps: list[_Step]) -> list[_Operand]:
+    """Every trip, until the condition fails."""
+    n, m = len(loop.cond_consts), len(loop.cond_consts) + len(loop.body_consts)
+    cond_consts, body_consts, carry = operands[:n], operands[n:m], operands[m:]
+    while bool(_walk(loop.cond, [_constant(v.value) for v in (*cond_consts, *carry)], steps)[0].value):
+        carry = _walk(loop.body, [*body_consts, *carry], steps)
+    return carry
+
+
+def _operation(eqn: Any, operands: list[_Operand], used: Container[Any], steps: list[_Step]) -> list[_Operand]:
+    """A row for each result of use: of an operation on scalars, or of a function that brings its own derivative."""
+    name, values = _name(eqn), [jnp.asarray(operand.value) for operand in operands]
+    results = _jax.evaluated(eqn, values)
+    if any(map(jnp.shape, (*results, *values))):
         raise ValueError(f"{name} is no operation on scalars: an evaluation trace has one number a row")
-    rows = {step.name for step in steps}
-    named = [i for i, (text, _) in enumerate(operands) if text in rows]
-    if not named:
-        return _text(result), result  # a constant
-    if name in ("convert_element_type", "copy", "stop_gradient"):
-        return operands[0]
-    if not jnp.issubdtype(jnp.result_type(result), jnp.floating):
-        return _text(result), result  # a comparison: constant between its jumps
-    partials = jax.grad(lambda *v: _jax.evaluated(eqn, v), argnums=tuple(named))(*values)
-    row = f"v{sum(step.name.startswith('v') for step in steps) + 1}"
-    local = tuple((operands[i][0], float(d)) for i, d in zip(named, partials, strict=True))
-    steps.append(_Step(row, _expression(name, [text for text, _ in operands], eqn.params), local, float(result)))
-    return row, result
+    asked = [k for k, v in enumerate(eqn.outvars) if v in used]
+    rows = [_constant(result) for result in results]
+    for k in asked:
+        if name == "stop_gradient" or not jnp.issubdtype(results[k].dtype, jnp.floating):
+            continue  # a comparison, a conversion to an integer: constant between its jumps
+        if name in ("convert_element_type", "copy", "reduce_precision") and results[k] == values[0]:
+            rows[k] = _Operand(operands[0].text, results[k], True)
+            continue
+        by = tuple(i for i, x in enumerate(operands) if x.row and jnp.issubdtype(values[i].dtype, jnp.floating))
+        partials = jax.grad(lambda *v, k=k: _jax.evaluated(eqn, v)[k], argnums=by)(*values)
+        rows[k] = _Operand(f"v{sum(step.name.startswith('v') for step in steps) + 1}", results[k], True)
+        expression = _expression(name, [operand.text for operand in operands], eqn.params)
+        local = tuple((operands[i].text, float(d)) for i, d in zip(by, partials, strict=True))
+        several = f"[{k}]" if len(asked) > 1 else ""
+        steps.append(_Step(rows[k].text, expression + several, local, float(results[k])))
+    return rows
+
+
+def _name(eqn: Any) -> str:
+    return _jax.called_name(eqn) if _jax.primitive_name(eqn) in _jax.CUSTOM else _jax.primitive_name(eqn)
 
 
 def _expression(name: str, operands: list[str], params: Mapping[str, Any]) -> str:
@@ -137,10 +216,6 @@ def _expression(name: str, operands: list[str], params: Mapping[str, Any]) -> st
     if name == "integer_pow":
         return f"{operands[0]}^{params['y']}"
     return f"{name}({', '.join(operands)})"
-
-
-def _text(value: Any) -> str:
-    return f"{float(value):g}"
 
 
 def _differentiated(steps: list[_Step], inputs: int, last: str) -> list[Node]:

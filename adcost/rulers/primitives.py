@@ -399,8 +399,9 @@ TABLE: dict[str, Cost] = {
         """
         pure_callback io_callback infeed outfeed xla_pmap ffi_call call_exported custom_lin spsolve
         bcoo_spdot_general bcoo_dot_general_sampled bcoo_sort_indices bcoo_sum_duplicates cudnn_fusion scaled_dot
-        scaled_matmul scaled_matmul_wrapper dot_product_attention_fwd dot_product_attention_fwd_wrapper dot_product_attention_bwd
-        dot_product_attention_bwd_wrapper dot_product_attention_fp8_fwd dot_product_attention_fp8_fwd_wrapper
+        scaled_matmul scaled_matmul_wrapper dot_product_attention_fwd dot_product_attention_fwd_wrapper
+        dot_product_attention_bwd dot_product_attention_bwd_wrapper dot_product_attention_fp8_fwd
+        dot_product_attention_fp8_fwd_wrapper
         dot_product_attention_fp8_bwd dot_product_attention_fp8_bwd_wrapper select_and_scatter mpmd_map
         all_gather_start all_gather_done all_gather_reduced_start all_to_all_start all_to_all_done pbroadcast_start
         pbroadcast_done pbroadcast_dynamic ppermute_start ppermute_done psum_start psum_done psum_invariant_start
