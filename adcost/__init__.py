@@ -4,8 +4,8 @@
   ``checkpointed_chain`` runs one.
 - Modes: ``which_mode`` says whether forward or reverse mode is cheaper for a Jacobian, from the program alone.
 - Memory: ``compile_for`` compiles for a device that need not be here, ``planned_bytes`` says what it would take.
-- ``safe_svd`` and ``safe_nuclear_norm`` have finite gradients everywhere; ``trace_estimators`` holds Hutchinson's
-  estimator and better ones; ``evaluation_trace`` writes both modes out, step by step.
+- ``safe_svd``, ``safe_eigh`` and ``safe_nuclear_norm`` have finite gradients everywhere; ``trace_estimators`` holds
+  Hutchinson's estimator and better ones; ``evaluation_trace`` writes both modes out, step by step.
 """
 
 from adcost import trace_estimators
@@ -21,7 +21,7 @@ from adcost.checkpointing import (
 )
 from adcost.evaluation_trace import Node, evaluation_trace
 from adcost.modes import ModeAdvice, which_mode
-from adcost.safe_svd import safe_nuclear_norm, safe_svd
+from adcost.safe_svd import safe_eigh, safe_nuclear_norm, safe_svd
 from adcost.targets import TARGETS
 from adcost.targets.compiling import compile_for, planned_bytes
 
@@ -38,6 +38,7 @@ __all__ = [
     "memory_poor",
     "multilevel",
     "planned_bytes",
+    "safe_eigh",
     "safe_nuclear_norm",
     "safe_svd",
     "sqrt",

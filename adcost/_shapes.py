@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-__all__ = ["Array", "Float"]
+__all__ = ["Array", "Float", "Inexact"]
 
 if TYPE_CHECKING:
     from jax import Array
-    from jaxtyping import Float
+    from jaxtyping import Float, Inexact
 else:
     Array = jax.Array | np.ndarray
     if find_spec("jaxtyping") is not None:
-        from jaxtyping import Float
+        from jaxtyping import Float, Inexact
     else:
 
         class Float:
@@ -25,3 +25,5 @@ else:
 
             def __class_getitem__(cls, item: Any) -> Any:
                 return item[0]
+
+        Inexact = Float

@@ -1,9 +1,10 @@
-"""A thin SVD whose derivative is finite everywhere: at equal singular values, near them, and where they are 0.
+"""An SVD and an eigendecomposition whose derivatives are finite everywhere: at equal values, near them, at zeros.
 
-The derivatives of U and V hold 1 / (s_j^2 - s_i^2): they are infinite where two singular values are equal, for the
-singular vectors are then not determined. Here x / (x^2 + e^2) stands for 1 / x (Liao, Liu, Wang and Xiang,
-"Differentiable programming tensor networks", Phys. Rev. X 9 (2019), section III.A), and likewise for 1 / s. Where gaps
-are wide it changes nothing that rounding does not; elsewhere the gradient is bounded, and is not the true one.
+The derivatives of singular vectors hold 1 / (s_j^2 - s_i^2), infinite where two values are equal, for the vectors are
+then not determined. The fraction is taken apart: s_j / (s_j^2 - s_i^2) is half of 1 / (s_j - s_i) plus 1 / (s_j + s_i),
+so that nothing is squared, and the first part meets the Hermitian half of U^H dW V only, the second the other half. A
+gap that rounding cannot tell from 0 stands for 0, and so does what it divides: a function that does not depend on how
+vectors of equal values are chosen (the polar factor, a projector, the nuclear norm) then has its true derivative.
 """
 
 from typing import Any
@@ -11,39 +12,31 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from adcost._shapes import Array, Float
+from adcost._shapes import Array, Float, Inexact
 
-Factors = tuple[Float[Array, "m k"], Float[Array, " k"], Float[Array, "k n"]]
-
-
-def _forward(w: Float[Array, "m n"]) -> tuple[Factors, Factors]:
-    u, s, vt = jnp.linalg.svd(w, full_matrices=False)
-    return (u, s, vt), (u, s, vt)
+Factors = tuple[Inexact[Array, "m k"], Float[Array, " k"], Inexact[Array, "k n"]]
+Eigen = tuple[Float[Array, " n"], Inexact[Array, "n n"]]
+ROUNDING = 16  # times eps and the largest value: what a gap between computed values may be off
 
 
-def _backward(residuals: Factors, cotangents: Factors) -> tuple[Float[Array, "m n"]]:
-    """Townsend, "Differentiating the singular value decomposition" (2016), section 1."""
-    u, s, vt = residuals
-    by_u, by_s, by_vt = cotangents
-    v, by_v = vt.T, by_vt.T
-    resolved = jnp.finfo(s.dtype).eps * s.size * s[0] ** 2  # of squares of singular values
-    gaps = _inverse(s[None, :] ** 2 - s[:, None] ** 2, resolved)
-    inverse = s * _inverse(s**2, resolved)  # 1 / s
-    left, right = u.T @ by_u, v.T @ by_v
-    middle = jnp.diag(by_s) + (gaps * (left - left.T)) * s[None, :] + s[:, None] * (gaps * (right - right.T))
-    by_w = u @ middle @ vt
-    by_w += (by_u - u @ left) * inverse @ vt
-    by_w += (u * inverse) @ (by_v - v @ right).T
-    return (by_w,)
+def _unless_zero(x: Array, smallest: Array) -> Array:
+    """1 / x where x is larger than that, otherwise 0."""
+    resolved = jnp.abs(x) > smallest
+    return jnp.where(resolved, 1 / jnp.where(resolved, x, 1), 0)
 
 
-def _inverse(x: Array, e: Array) -> Array:
-    return x / (x * x + e * e)
+def _over_gaps(values: Float[Array, " k"]) -> Float[Array, "k k"]:
+    """1 / (values_j - values_i), 0 where the two may be equal: by eps^(2/3) of themselves, or by rounding."""
+    eps, sizes = jnp.finfo(values.dtype).eps, jnp.abs(values)
+    smallest = jnp.maximum(
+        eps ** (2 / 3) * jnp.maximum(sizes[None, :], sizes[:, None]), ROUNDING * eps * jnp.max(sizes, initial=0)
+    )
+    return _unless_zero(values[None, :] - values[:, None], smallest)
 
 
-@jax.custom_vjp
-def safe_svd(w: Float[Array, "m n"]) -> Factors:
-    """The thin SVD of a real matrix, with a gradient that is finite everywhere; reverse mode only.
+@jax.custom_jvp
+def safe_svd(w: Inexact[Array, "m n"]) -> Factors:
+    """The thin SVD of a real or complex matrix, with derivatives that are finite everywhere, in both modes.
 
     Parameters
     ----------
@@ -53,33 +46,84 @@ def safe_svd(w: Float[Array, "m n"]) -> Factors:
     Returns
     -------
     u, s, vt
-        With w = u diag(s) vt, s in falling order. Where singular values are well apart the gradients are those of
-        ``jnp.linalg.svd``; near equal values they are bounded, and are not the true ones, which are infinite.
+        With w = u diag(s) vt, s in falling order. Where singular values are well apart the derivatives are those of
+        ``jnp.linalg.svd``. Where they are equal to rounding (or 0) those of the vectors lack what would be infinite:
+        right for whatever does not depend on the choice of the vectors. What weights such vectors by their values, as w
+        put together again, loses the part that would split the values: use w itself there.
 
     References
     ----------
-    Liao, Liu, Wang and Xiang, "Differentiable programming tensor networks", Phys. Rev. X 9 (2019), section III.A.
+    Townsend, "Differentiating the singular value decomposition" (2016); Wan and Zhang, "Automatic differentiation for
+    complex valued SVD", arXiv:1909.02659 (2019).
     """
-    return _forward(w)[0]
-
-
-safe_svd.defvjp(_forward, _backward)
-
-
-def _norm_forward(w: Float[Array, "m n"]) -> tuple[Float[Array, ""], Any]:
     u, s, vt = jnp.linalg.svd(w, full_matrices=False)
-    kept = s > jnp.finfo(s.dtype).eps * max(w.shape) * s[0]
+    return u, s, vt
+
+
+@safe_svd.defjvp
+def _(primals: tuple[Any], tangents: tuple[Any]) -> tuple[Factors, Factors]:
+    (w,), (dw,) = primals, tangents
+    u, s, vt = safe_svd(w)
+    v, largest = vt.conj().T, jnp.max(s, initial=0)
+    rank = jnp.finfo(s.dtype).eps * max(w.shape) * largest
+    inside = u.conj().T @ dw @ v
+    hermitian, rest = (inside + inside.conj().T) / 2, (inside - inside.conj().T) / 2
+    gaps, sums = _over_gaps(s), _unless_zero(s[None, :] + s[:, None], rank)
+    by_gaps, by_sums = hermitian * gaps, rest * sums
+    inverse = _unless_zero(s, rank)
+    du, dv = u @ (by_gaps + by_sums), v @ (by_gaps - by_sums)
+    if w.shape[0] > w.shape[1]:
+        du += (dw @ v - u @ inside) * inverse
+    if w.shape[1] > w.shape[0]:
+        dv += (dw.conj().T @ u - v @ inside.conj().T) * inverse
+    return (u, s, vt), (du, jnp.real(jnp.diagonal(inside)), dv.conj().T)
+
+
+@jax.custom_jvp
+def safe_eigh(a: Inexact[Array, "n n"]) -> Eigen:
+    """Eigenvalues and eigenvectors of a Hermitian matrix, with derivatives that are finite everywhere, in both modes.
+
+    Parameters
+    ----------
+    a
+        The matrix; its Hermitian part is what counts.
+
+    Returns
+    -------
+    values, vectors
+        In rising order. Where eigenvalues are equal to rounding, the derivatives of their vectors lack what would be
+        infinite, as in ``safe_svd``.
+
+    References
+    ----------
+    Magnus, "On differentiating eigenvalues and eigenvectors", Econometric Theory 1 (1985).
+    """
+    values, vectors = jnp.linalg.eigh(a)
+    return values, vectors
+
+
+@safe_eigh.defjvp
+def _(primals: tuple[Any], tangents: tuple[Any]) -> tuple[Eigen, Eigen]:
+    (a,), (da,) = primals, tangents
+    values, vectors = safe_eigh(a)
+    inside = vectors.conj().T @ ((da + da.conj().T) / 2) @ vectors
+    return (values, vectors), (jnp.real(jnp.diagonal(inside)), vectors @ (inside * _over_gaps(values)))
+
+
+def _norm_forward(w: Inexact[Array, "m n"]) -> tuple[Float[Array, ""], Any]:
+    u, s, vt = jnp.linalg.svd(w, full_matrices=False)
+    kept = s > jnp.finfo(s.dtype).eps * max(w.shape) * jnp.max(s, initial=0)
     return jnp.sum(s), (u * kept, vt)
 
 
-def _norm_backward(residuals: Any, cotangent: Float[Array, ""]) -> tuple[Float[Array, "m n"]]:
+def _norm_backward(residuals: Any, cotangent: Float[Array, ""]) -> tuple[Inexact[Array, "m n"]]:
     u, vt = residuals
-    return (cotangent * (u @ vt),)
+    return (cotangent * (u @ vt).conj(),)
 
 
 @jax.custom_vjp
-def safe_nuclear_norm(w: Float[Array, "m n"]) -> Float[Array, ""]:
-    """The sum of the singular values of a real matrix; reverse mode only.
+def safe_nuclear_norm(w: Inexact[Array, "m n"]) -> Float[Array, ""]:
+    """The sum of the singular values of a real or complex matrix; reverse mode only.
 
     Parameters
     ----------

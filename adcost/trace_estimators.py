@@ -1,22 +1,28 @@
 """The trace of a matrix that is only known by its products with vectors.
 
 Each estimator takes ``matmat``, which multiplies the matrix by the columns of its argument, and ``probes``, random
-columns v with E[v v^T] = I. What it may cost is counted in columns multiplied. All are unbiased for a symmetric matrix.
+columns v with E[v v^H] = I. What it may cost is counted in columns multiplied. All are unbiased for a Hermitian matrix,
+real or complex; of a complex one they are complex, with an imaginary part of rounding's size.
 """
 
 from collections.abc import Callable
 
 import jax.numpy as jnp
 
-from adcost._shapes import Array, Float
+from adcost._shapes import Array, Inexact
 
-Columns = Float[Array, "d k"]
+Columns = Inexact[Array, "d k"]
 Matmat = Callable[[Columns], Columns]
-Scalar = Float[Array, ""]
+Scalar = Inexact[Array, ""]
 
 
-def quadratic_forms(matmat: Matmat, probes: Columns) -> Float[Array, " k"]:
-    """v^T X v of each probe: one estimate of the trace each.
+def _require(probes: Columns, least: int, name: str) -> None:
+    if probes.shape[1] < least:
+        raise ValueError(f"{name} needs at least {least} probes, got {probes.shape[1]}")
+
+
+def quadratic_forms(matmat: Matmat, probes: Columns) -> Inexact[Array, " k"]:
+    """v^H X v of each probe: one estimate of the trace each.
 
     Parameters
     ----------
@@ -34,7 +40,7 @@ def quadratic_forms(matmat: Matmat, probes: Columns) -> Float[Array, " k"]:
     ----------
     Hutchinson, Commun. Stat. Simul. Comput. 18 (1989), 1059-1076.
     """
-    return jnp.sum(probes * matmat(probes), axis=0)
+    return jnp.sum(probes.conj() * matmat(probes), axis=0)
 
 
 def hutchinson(matmat: Matmat, probes: Columns) -> Scalar:
@@ -52,10 +58,16 @@ def hutchinson(matmat: Matmat, probes: Columns) -> Scalar:
     trace
         The estimate; k products.
 
+    Raises
+    ------
+    ValueError
+        Without a probe.
+
     References
     ----------
     Hutchinson, Commun. Stat. Simul. Comput. 18 (1989), 1059-1076.
     """
+    _require(probes, 1, "hutchinson")
     return jnp.mean(quadratic_forms(matmat, probes))
 
 
@@ -74,22 +86,29 @@ def hutchpp(matmat: Matmat, probes: Columns) -> Scalar:
     trace
         The estimate; k products.
 
+    Raises
+    ------
+    ValueError
+        With fewer than three probes.
+
     References
     ----------
     Meyer, Musco, Musco and Woodruff, "Hutch++: optimal stochastic trace estimation", SOSA 2021, algorithm 1.
     """
+    _require(probes, 3, "hutchpp")
     third = probes.shape[1] // 3
     sketch, rest = probes[:, :third], probes[:, third : 2 * third]
     q = jnp.linalg.qr(matmat(sketch))[0]
-    rest = rest - q @ (q.T @ rest)
-    return jnp.sum(q * matmat(q)) + hutchinson(matmat, rest)
+    rest = rest - q @ (q.conj().T @ rest)
+    return jnp.sum(q.conj() * matmat(q)) + hutchinson(matmat, rest)
 
 
 def xtrace(matmat: Matmat, probes: Columns) -> Scalar:
     """XTrace: Hutch++ in which every probe serves once for the rest and otherwise for the sketch.
 
     With all probes but the i-th the range is that of Q less one direction s_i, which R tells: so all sketches that
-    leave one probe out come from one factorisation.
+    leave one probe out come from one factorisation. Where the image has lower rank than there are probes, the others
+    span it without the i-th, and nothing is taken away: the estimate is exact.
 
     Parameters
     ----------
@@ -103,21 +122,34 @@ def xtrace(matmat: Matmat, probes: Columns) -> Scalar:
     trace
         The estimate; k products.
 
+    Raises
+    ------
+    ValueError
+        With fewer than two probes.
+
     References
     ----------
     Epperly, Tropp and Webber, "XTrace: making the most of every sample in stochastic trace estimation", SIAM J. Matrix
     Anal. Appl. 45 (2024), section 2.
     """
+    _require(probes, 2, "xtrace")
     half = probes.shape[1] // 2
     probes = probes[:, :half]
     image = matmat(probes)
     q, r = jnp.linalg.qr(image)
-    image_q = matmat(q)
-    h = q.T @ image_q
-    s = jnp.linalg.inv(r).T
-    s = s / jnp.linalg.norm(s, axis=0)
-    inside = q.T @ probes
-    inside = inside - s * jnp.sum(s * inside, axis=0)  # in the range without s_i
-    outside, image_outside = probes - q @ inside, image - image_q @ inside
-    on_range = jnp.trace(h) - jnp.sum(s * (h @ s), axis=0)
-    return jnp.mean(on_range + jnp.sum(outside * image_outside, axis=0))
+    u, size, vh = jnp.linalg.svd(r, full_matrices=False)  # image = q u diag(size) vh
+    eps = jnp.finfo(size.dtype).eps
+    kept = size > eps * max(image.shape) * jnp.max(size)
+    basis, vh = (q @ u) * kept, vh * kept[:, None]
+    image_basis = matmat(basis)
+    h = basis.conj().T @ image_basis
+    # Without column i the rank falls where its leverage is 1, by the direction that r's inverse gives.
+    needed = 1 - jnp.sum(jnp.abs(vh) ** 2, axis=0) < jnp.sqrt(eps)
+    s = vh * jnp.where(kept, 1 / jnp.where(kept, size, 1), 0)[:, None] * jnp.max(size)
+    norms = jnp.linalg.norm(s, axis=0)
+    s = jnp.where(needed, s / jnp.where(norms > 0, norms, 1), 0)
+    inside = basis.conj().T @ probes
+    inside = inside - s * jnp.sum(s.conj() * inside, axis=0)  # in the range without s_i
+    outside, image_outside = probes - basis @ inside, image - image_basis @ inside
+    on_range = jnp.trace(h) - jnp.sum(s.conj() * (h @ s), axis=0)
+    return jnp.mean(on_range + jnp.sum(outside.conj() * image_outside, axis=0))

@@ -9,7 +9,7 @@ assignment shapes it; each of these rules was found by measuring what it costs t
 - a value that outlives an update of the slots is a register of its own in the loop's carry.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -17,11 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import dtypes, lax
 
-from adcost.checkpointing.schedules import NO_STORE, Row, Schedule
+from adcost.checkpointing.schedules import ADVANCE, AT, LOAD, NO_STORE, STORE, Schedule
 
 Tree = Any  # a pytree of arrays
 Layer = Callable[[Tree, Tree], Tree]
-ADVANCE, MOVE = "checkpointing_advance", "checkpointing_move"  # the names of its loops in a jaxpr
+ADVANCING, MOVING = "checkpointing_advance", "checkpointing_move"  # the names of its loops in a jaxpr
 Pullback = Callable[[Tree, Tree, Tree, Tree], tuple[Tree, Tree]]
 
 
@@ -57,7 +57,7 @@ def checkpointed_chain(
     moves, steps = _tables(schedule)
 
     def advance(params: Tree, h: Tree, start: jax.Array, count: jax.Array) -> Tree:
-        with jax.named_scope(ADVANCE):
+        with jax.named_scope(ADVANCING):
             return lax.fori_loop(start, start + count, lambda i, h: layer(_at(params, i), h), h)
 
     def hand_over(params: Tree, held: Tree, step: jax.Array) -> tuple[Tree, Tree]:
@@ -67,7 +67,7 @@ def checkpointed_chain(
             load, start, count, store = jnp.asarray(moves)[k]
             return _put(held, advance(params, _at(held, load), start, count), store)
 
-        with jax.named_scope(MOVE):
+        with jax.named_scope(MOVING):
             held = lax.fori_loop(step[STEP.first_move], step[STEP.end_move], move, held)
         h = advance(params, _at(held, step[STEP.load]), step[STEP.at], step[STEP.advance])
         return h, held
@@ -117,7 +117,7 @@ def checkpointed_chain(
 
 def loop_trips(schedule: Schedule) -> dict[str, int]:
     """Total trips of the executor's loops whose bounds are data, by the ``named_scope`` they run in."""
-    return {ADVANCE: schedule.evaluations, MOVE: len(_tables(schedule)[0])}
+    return {ADVANCING: schedule.evaluations, MOVING: len(_tables(schedule)[0])}
 
 
 class _StepColumns(NamedTuple):
@@ -134,28 +134,17 @@ STEP = _StepColumns()
 
 
 def _tables(schedule: Schedule) -> tuple[np.ndarray, np.ndarray]:
-    """Rows that store, (load, at, advance, store), and rows that end in a backward step, see _StepColumns."""
-    moves: list[tuple[int, ...]] = []
-    steps: list[tuple[int, ...]] = []
-    done = 0
-    for row in _either_store_or_backward(schedule.rows):
-        if row.backward:
-            steps.append((row.load, row.at, row.advance, done, len(moves)))
-            done = len(moves)
-        else:
-            moves.append((row.load, row.at, row.advance, row.store))
-    return np.array(moves or [(0, 0, 0, 0)], np.int32), np.array(steps, np.int32)
+    """Rows that store, (load, at, advance, store), and rows that end in a backward step, see _StepColumns.
 
-
-def _either_store_or_backward(rows: tuple[Row, ...]) -> Iterator[Row]:
-    for row in rows:
-        if row.store == NO_STORE:
-            if row.backward:  # a row that does neither has no effect
-                yield row
-        else:
-            yield row._replace(backward=False)
-            if row.backward:
-                yield Row(row.store, row.at + row.advance, 0, backward=True)
+    A row that does both becomes one of each; the step then loads what the move stored.
+    """
+    load, at, advance, store, backward = schedule.table.T
+    stores, ends = store != NO_STORE, backward == 1
+    moves = schedule.table[stores][:, [LOAD, AT, ADVANCE, STORE]]
+    steps = np.where(stores, [store, at + advance, np.zeros_like(at)], [load, at, advance])[:, ends]
+    done = np.cumsum(stores)[ends]  # moves before each step
+    steps = np.stack([*steps, np.concatenate([[0], done[:-1]]), done], 1).astype(np.int32)
+    return moves if len(moves) else np.zeros((1, 4), np.int32), steps
 
 
 def _at(tree: Tree, i: jax.Array | int) -> Tree:

@@ -10,11 +10,13 @@ Griewank and Walther, "Algorithm 799: revolve", ACM TOMS 26 (2000): the binomial
 Chen, Xu, Zhang and Guestrin, "Training deep nets with sublinear memory cost", arXiv:1604.06174 (2016): sqrt(n).
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from math import comb
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
 
 NO_STORE = -1
 
@@ -29,7 +31,11 @@ class Row(NamedTuple):
     backward: bool = False  # does a backward step use the result?
 
 
-@dataclass(frozen=True)
+Table = np.ndarray[tuple[int, int], np.dtype[np.int32]]  # a row a move, with the columns of Row
+LOAD, AT, ADVANCE, STORE, BACKWARD = range(5)
+
+
+@dataclass(frozen=True, eq=False)
 class Schedule:
     """An immutable, validated checkpointing schedule for a chain of ``depth`` layers.
 
@@ -39,8 +45,9 @@ class Schedule:
         Layers of the chain.
     slots
         Activations that are held at most, the input's among them.
-    rows
-        The moves, in order.
+    moves
+        What is done, in order: ``Row`` by ``Row``, or a table of integers with its columns. ``rows`` and ``table`` give
+        them as either.
 
     Raises
     ------
@@ -50,16 +57,39 @@ class Schedule:
 
     depth: int
     slots: int
-    rows: tuple[Row, ...] = field(repr=False)
+    moves: Sequence[Row] | Table = field(repr=False)
 
     def __post_init__(self) -> None:
-        for _ in interpret(self):
-            pass
+        if not _is_valid(self):
+            for _ in interpret(self):  # raises at the first row that breaks a rule
+                pass
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Schedule) or (self.depth, self.slots) != (other.depth, other.slots):
+            return False
+        return np.array_equal(self.table, other.table)
+
+    def __hash__(self) -> int:
+        return hash((self.depth, self.slots, len(self.table)))
+
+    @cached_property
+    def table(self) -> Table:
+        """The moves as integers, one a row."""
+        table = np.array(self.moves, np.int32).reshape(-1, len(Row._fields))
+        table.flags.writeable = False
+        return table
+
+    @cached_property
+    def rows(self) -> tuple[Row, ...]:
+        """The moves as rows."""
+        return tuple(
+            Row(load, at, advance, store, bool(back)) for load, at, advance, store, back in self.table.tolist()
+        )
 
     @property
     def evaluations(self) -> int:
         """Layer evaluations in the lecture's account: a stored input enables its backward step."""
-        return sum(row.advance for row in self.rows)
+        return int(self.table[:, ADVANCE].sum(dtype=np.int64))
 
     @property
     def taped_evaluations(self) -> int:
@@ -69,7 +99,33 @@ class Schedule:
     @property
     def first_sweep(self) -> int:
         """Number of rows up to the first backward step: the forward pass."""
-        return next(i for i, row in enumerate(self.rows) if row.backward) + 1
+        return int(np.argmax(self.table[:, BACKWARD])) + 1
+
+
+def _is_valid(schedule: Schedule) -> bool:
+    """The rules of ``interpret``, for all rows at once."""
+    depth, slots, table = schedule.depth, schedule.slots, schedule.table
+    if depth < 1 or slots < 1 or len(table) == 0:
+        return False
+    load, at, advance, store, backward = table.astype(np.int64).T
+    position, stores = at + advance, store != NO_STORE
+    if min(load.min(), at.min(), advance.min()) < 0 or max(load.max(), store.max()) >= slots or store.min() < NO_STORE:
+        return False
+    # A slot holds what the last row before stored there: in the order of (slot, row) that is the entry before.
+    row, span = np.arange(1, len(table) + 1), len(table) + 1
+    filled = np.concatenate([[0], (store * span + row)[stores]])
+    held = np.concatenate([[0], position[stores]])
+    order = np.argsort(filled)
+    filled, held = filled[order], held[order]
+    last = np.searchsorted(filled, load * span + row) - 1
+    handed_over = position[backward == 1]
+    return bool(
+        (position <= depth).all()
+        and (last >= 0).all()
+        and (filled[last] // span == load).all()
+        and (held[last] == at).all()
+        and np.array_equal(handed_over, np.arange(depth, -1, -1))
+    )
 
 
 class State(NamedTuple):
@@ -138,9 +194,21 @@ def _name(held: dict[int, int], slot: int) -> str:
     return f"h_{held[slot]}" if slot in held else "nothing"
 
 
-def _schedule(depth: int, rows: Iterable[Row]) -> Schedule:
-    rows = tuple(rows)
-    return Schedule(depth, 1 + max(max(row.load, row.store) for row in rows), rows)
+def _schedule(depth: int, tables: Iterable[Table]) -> Schedule:
+    table = np.concatenate(list(tables))
+    return Schedule(depth, 1 + int(table[:, [LOAD, STORE]].max()), table)
+
+
+def _table(*columns: Any) -> Table:
+    """Rows from columns, or from what all rows have there."""
+    return np.stack(np.broadcast_arrays(*map(np.atleast_1d, columns)), 1).astype(np.int32)
+
+
+def _shifted(table: Table, start: int, slot: int) -> Table:
+    """The same moves for a segment that begins elsewhere in the chain and in the slots."""
+    moved = table + np.array([slot, start, 0, 0, 0], np.int32)
+    moved[:, STORE] += np.where(table[:, STORE] == NO_STORE, 0, slot).astype(np.int32)
+    return moved
 
 
 def store_all(depth: int) -> Schedule:
@@ -220,27 +288,23 @@ def multilevel(depth: int, levels: int) -> Schedule:
     """
     if depth < 1 or levels < 1:
         raise ValueError(f"multilevel needs a depth and levels of at least 1, got {depth} and {levels}")
-    return _schedule(depth, _multilevel_rows(depth, levels))
+    made = cache(_multilevel)  # the segments of a level have few lengths
+    return _schedule(depth, [made(depth, levels, True, made)])
 
 
-def _multilevel_rows(depth: int, levels: int) -> Iterator[Row]:
-    # A segment is (start, length, slot of its first activation, level, whether h_{start+length} is asked for).
-    stack = [(0, depth, 0, levels, True)]
-    while stack:
-        start, length, slot, level, last = stack.pop()
-        if length == 1:
-            if last:
-                yield Row(slot, start, 1, backward=True)
-            yield Row(slot, start, 0, backward=True)
-            continue
-        parts = length if level == 1 else _ceil_root(length, level)
-        bounds = [start + length * k // parts for k in range(parts + 1)]
-        for k in range(1, parts):
-            yield Row(slot + k - 1, bounds[k - 1], bounds[k] - bounds[k - 1], store=slot + k)
-        if last:
-            yield Row(slot + parts - 1, bounds[-2], bounds[-1] - bounds[-2], backward=True)
-        for k in range(parts):  # the stack turns the order round: the last part goes back first
-            stack.append((bounds[k], bounds[k + 1] - bounds[k], slot + k, max(level - 1, 1), False))
+def _multilevel(length: int, level: int, last: bool, made: Callable[..., Table]) -> Table:
+    """The moves for a segment of so many layers; ``last``: is h_length asked for?"""
+    if length == 1:
+        return _table(0, 0, [1, 0] if last else [0], NO_STORE, True)
+    parts = length if level == 1 else _ceil_root(length, level)
+    bounds = np.arange(parts + 1) * length // parts
+    k, steps = np.arange(parts), np.diff(bounds)
+    forward = _table(k, bounds[:-1], steps, k + 1, False)[:-1]
+    turn = [_table(parts - 1, bounds[-2], steps[-1], NO_STORE, True)] if last else []
+    if level == 1 or parts == length:
+        return np.concatenate([forward, *turn, _table(k, bounds[:-1], 0, NO_STORE, True)[::-1]])
+    inside = (_shifted(made(int(steps[i]), level - 1, False, made), int(bounds[i]), int(i)) for i in k[::-1])
+    return np.concatenate([forward, *turn, *inside])
 
 
 def _ceil_root(n: int, order: int) -> int:
@@ -280,7 +344,11 @@ def binomial(depth: int, slots: int) -> Schedule:
     """
     if depth < 1 or slots < 1:
         raise ValueError(f"binomial needs a depth and a number of slots of at least 1, got {depth} and {slots}")
-    return _schedule(depth, _binomial_rows(depth, slots))
+    repeats = 0
+    while _reach(slots, repeats) < depth + 1:
+        repeats += 1
+    # The loss is a layer.
+    return _schedule(depth, _binomial(depth + 1, slots, repeats, cache(_small)))
 
 
 @cache
@@ -289,27 +357,43 @@ def _reach(slots: int, repeats: int) -> int:
     return comb(slots + repeats, slots) if repeats >= 0 else 0
 
 
-def _binomial_rows(depth: int, slots: int) -> Iterator[Row]:
-    repeats = 0
-    while _reach(slots, repeats) < depth + 1:
-        repeats += 1
-    # A segment is (start, length, slot of its first activation, slots it may use, repeats); the loss is a layer.
-    stack = [(0, depth + 1, 0, slots, repeats)]
+SMALL = 256  # layers of a segment whose moves are made once for all segments of its kind
+
+
+def _binomial(length: int, free: int, repeats: int, small: Callable[[int, int, int], Table] | None) -> Iterator[Table]:
+    # A segment is (start, length, slot of its first activation, slots it may use, repeats).
+    stack = [(0, length, 0, free, repeats)]
     while stack:
         start, length, slot, free, repeats = stack.pop()
         while length > 1 and free > 1:
             while _reach(free, repeats - 1) >= length:
                 repeats -= 1
+            if small is not None and length <= SMALL:
+                yield _shifted(small(length, min(free, length), repeats), start, slot)
+                break
+            if repeats == 1:
+                yield _shifted(_stored(length), start, slot)
+                break
             # Any split that lets the left part do with one repeat less and the right part with one slot less.
             left = min(_reach(free, repeats - 1), length - _reach(free - 1, repeats - 1))
-            if length - left == 1:
+            if length - left == 1:  # the right part is one layer: its input goes straight into the backward step
+                yield _table(slot, start, length - 1, NO_STORE, True)
+                stack.append((start, length - 1, slot, free, repeats))
                 break
-            yield Row(slot, start, left, store=slot + 1)
+            yield _table(slot, start, left, slot + 1, False)
             stack.append((start, left, slot, free, repeats - 1))
             start, length, slot, free = start + left, length - left, slot + 1, free - 1
-        if length > 1 and free > 1:  # the right part is one layer: its input goes straight into the backward step
-            yield Row(slot, start, length - 1, backward=True)
-            stack.append((start, length - 1, slot, free, repeats))
         else:
-            for advance in range(length - 1, -1, -1):
-                yield Row(slot, start, advance, backward=True)
+            yield _table(slot, start, np.arange(length - 1, -1, -1), NO_STORE, True)
+
+
+def _small(length: int, free: int, repeats: int) -> Table:
+    return np.concatenate(list(_binomial(length, free, repeats, None)))
+
+
+def _stored(length: int) -> Table:
+    """A segment in which every activation has a slot; the last layer's result goes straight on."""
+    k = np.arange(length - 1)
+    forward = _table(k, k, 1, k + 1, False)
+    forward[-1, [STORE, BACKWARD]] = NO_STORE, True
+    return np.concatenate([forward, _table(k, k, 0, NO_STORE, True)[::-1]])

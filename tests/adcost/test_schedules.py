@@ -165,3 +165,15 @@ def test_rows_read_as_documented():
         Row(0, 0, 1, NO_STORE, True),
         Row(0, 0, 0, NO_STORE, True),
     )
+
+
+@pytest.mark.parametrize("slots", [2, 10, 300, 2000])
+def test_a_schedule_for_a_million_layers_is_the_optimum(slots):
+    schedule = binomial(10**6, slots)
+    assert schedule.evaluations == theory.optimal_evaluations(10**6, slots)
+    assert schedule.slots == slots
+
+
+def test_long_segments_of_several_levels_are_those_of_short_ones():
+    schedule = multilevel(10**6, 3)
+    assert (schedule.slots, schedule.evaluations) == (1 + 3 * 99, 3 * 10**6 - 2 * 100**2)
