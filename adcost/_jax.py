@@ -63,6 +63,14 @@ def _fitting(operands: Sequence[Any], jaxpr: Any) -> Sequence[Any] | None:
     return operands if len(operands) == len(jaxpr.invars) else None
 
 
+def equations(jaxpr: Any) -> Iterator[Any]:
+    """All equations of a jaxpr, those of the programs inside it too."""
+    for eqn in jaxpr.eqns:
+        yield eqn
+        for program, _ in _programs_in(_parameters(eqn)):
+            yield from equations(program)
+
+
 def called_program(eqn: Any) -> tuple[Any, tuple[Any, ...]] | None:
     """The program that an equation calls, as a jaxpr that is not closed, and its constants; None if it calls none."""
     return next(_programs_in(_parameters(eqn)), None)

@@ -19,7 +19,7 @@ from adcost.targets import ANY
 from benchmarks import all_studies
 
 NUMBER = ["ruler", "target", "quantity", "at", "unit", "value", "low", "high", "repeats", "flags"]
-GAP = ["ruler", "target", "reason"]
+GAP = ["ruler", "target", "reason", "fault"]
 PAIR = ["target", "first", "again"]
 ORIGIN = ["source", "commit", "jax", "python", "machine"]
 

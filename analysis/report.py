@@ -62,7 +62,8 @@ def write(results: Results, folder: Path) -> Iterator[str]:
         claims=[claim for claim in CLAIMS if any(v.claim == claim.id for v in verdicts)],
         marks=MARKS,
         studies=sections,
-        missing=_missing(results, list(dict.fromkeys(view.sweep for view in views))),
+        missing=_missing(results.missing, list(dict.fromkeys(view.sweep for view in views))),
+        faults=_missing(_faults(results.missing), []),
         environments=results.environments,
         across=across,
         versions=versions,
@@ -284,11 +285,15 @@ def _markdown_table(table: Table) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _missing(results: Results, sweeps: Sequence[str]) -> list[dict[str, Any]]:
+def _faults(missing: pd.DataFrame) -> pd.DataFrame:
+    """The rows that are exceptions which nobody foresaw; older results do not tell."""
+    return missing[missing["fault"].eq(True)] if "fault" in missing else missing[:0]
+
+
+def _missing(missing: pd.DataFrame, sweeps: Sequence[str]) -> list[dict[str, Any]]:
     """What could not be measured, one line for each method and reason."""
-    if len(results.missing) == 0:
+    if len(missing) == 0:
         return []
-    missing = results.missing
     sizes = [name for name in sweeps if name in missing]
     groups = missing.groupby(["study", "method", "ruler", "target", "reason"])
     return [

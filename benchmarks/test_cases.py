@@ -33,7 +33,7 @@ def test_case(case: Case, recorded: Callable[[Case], Record], benchmark: Any) ->
     if benchmark.disabled:
         pytest.skip("--benchmark-disable leaves nothing to measure")
     record = recorded(case)
-    wrong = [gap.reason for gap in record.missing if gap.ruler == "check"]
+    wrong = [gap.reason for gap in record.missing if gap.ruler == "check" or gap.fault]
     if wrong:
         pytest.fail(f"{case.id}: {wrong[0]}", pytrace=False)
     if not record.samples:

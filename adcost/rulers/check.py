@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from adcost.rulers.subject import Subject
-from adcost.suite.vocabulary import Number
+from adcost.suite.vocabulary import NotMeasured, Number
 
 
 def take(subject: Subject) -> Iterator[Number]:
@@ -16,7 +16,7 @@ def take(subject: Subject) -> Iterator[Number]:
 
     Raises
     ------
-    ValueError
+    NotMeasured
         If the error is larger than the study's tolerance.
     """
     if not subject.method.differentiates:
@@ -24,7 +24,7 @@ def take(subject: Subject) -> Iterator[Number]:
     error = _error(subject.program.checked(subject.result), subject.study.reference(subject.case))
     allowed = subject.study.tolerance(subject.case)
     if not (error <= allowed or allowed == inf):  # where any error is allowed, NaN is one
-        raise ValueError(f"its result is off by {error:.1e} relative, more than the {allowed:.0e} allowed")
+        raise NotMeasured(f"its result is off by {error:.1e} relative, more than the {allowed:.0e} allowed")
     yield Number("check", subject.target.name, "gradient error", "1", error)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 import jax
 
 from adcost.rulers.subject import Subject
-from adcost.suite.vocabulary import Number
+from adcost.suite.vocabulary import NotMeasured, Number
 
 ALLOCATOR = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 
@@ -20,13 +20,13 @@ def allocator_peak(before: Mapping[str, int] | None, after: Mapping[str, int] | 
 
     Raises
     ------
-    ValueError
+    NotMeasured
         If the device keeps no such report, as a CPU does not, or if its peak is older than the first report.
     """
     if before is None or after is None:
-        raise ValueError("this device reports no allocator statistics")
+        raise NotMeasured("this device reports no allocator statistics")
     if after["peak_bytes_in_use"] == before["peak_bytes_in_use"] > before["bytes_in_use"]:
-        raise ValueError("the peak was reached before the program ran: it needs a process of its own")
+        raise NotMeasured("the peak was reached before the program ran: it needs a process of its own")
     return after["peak_bytes_in_use"] - before["bytes_in_use"]
 
 

@@ -9,6 +9,8 @@ import re
 from collections.abc import Mapping
 from functools import cache
 
+from adcost.suite.vocabulary import NotMeasured
+
 COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 CALLED = re.compile(r"(?:calls|to_apply|body|condition|true_computation|false_computation)=%?([\w.\-]+)")
 BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
@@ -19,7 +21,7 @@ PRODUCT = re.compile(r"= \S+ (?:dot|convolution)\(")
 LIBRARY = re.compile(r'custom_call_target="(?:__cublas\$\w*|__onednn\$matmul|__cudnn\$conv\w*)"')
 
 
-class UnknownTripCount(ValueError):
+class UnknownTripCount(NotMeasured):
     """A loop of the compiled program runs as often as the data say."""
 
 

@@ -59,7 +59,10 @@ class Subject:
         if not self.method.jitted:
             return None
         # A function of its own: of one that it has seen before JAX returns the executable that it has, at once.
-        lowered = lower_for(lambda *inputs: self.program.run(*inputs), *self.shapes, target=self.target)
+        # One that is compiled already stays as it is, with the arguments that it donates.
+        run = self.program.run
+        own = run if hasattr(run, "lower") else lambda *inputs: run(*inputs)
+        lowered = lower_for(own, *self.shapes, target=self.target)
         start = time.perf_counter()
         compiled = lowered.compile()
         return Executable(compiled, time.perf_counter() - start)

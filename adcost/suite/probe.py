@@ -40,7 +40,7 @@ from adcost.suite.messages import (
     encoded,
 )
 from adcost.suite.registry import Studies, load
-from adcost.suite.vocabulary import Case, Method, Missing, Program, case_from_id
+from adcost.suite.vocabulary import Case, Method, Missing, NotMeasured, Program, case_from_id
 from adcost.targets import ANY, CORES, TARGETS
 
 AGAIN = " again"  # after a program's name: the second timing of the same executable in a round
@@ -91,8 +91,8 @@ def lay(request: Lay, studies: Studies, note: Note) -> Iterator[Reply]:
         # Before the first run: after it, XLA on a CPU (JAX 0.10.2) no longer serializes programs that sort.
         try:
             _save(subject, Path(request.save))
-        except Exception as error:
-            yield _gap("clock", target.name, error)
+        except Exception as error:  # one that calls back into Python cannot be
+            yield Gap(Missing("clock", target.name, f"its executable cannot be saved to be timed: {error}"[:300]))
     for name, ruler in rulers.items():
         yield from _laid(name, ruler, subject)
 
@@ -185,7 +185,10 @@ def _loaded(program: Program, path: Path) -> Callable[..., Any]:
 
 def _gap(ruler: str, target: str, error: Exception) -> Gap:
     first = (str(error).strip().splitlines() or [""])[0]
-    return Gap(Missing(ruler, target, f"{type(error).__name__}: {first}"[:300]))
+    if isinstance(error, NotMeasured):
+        return Gap(Missing(ruler, target, first[:300]))
+    fault = not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in first
+    return Gap(Missing(ruler, target, f"{type(error).__name__}: {first}"[:300], fault))
 
 
 def _prepare() -> None:

@@ -107,13 +107,18 @@ def number_from_json(fields: Mapping[str, Any]) -> Number:
     return Number(**{**fields, "flags": tuple(fields["flags"]), "at": at})
 
 
+class NotMeasured(ValueError):
+    """A number cannot be had, and that is foreseen; the reason in one line. Any other exception is a fault."""
+
+
 @dataclass(frozen=True)
 class Missing:
-    """A number that could not be taken, and the reason in one line."""
+    """A number that could not be taken, and the reason in one line; ``fault``: an exception that nobody foresaw."""
 
     ruler: str
     target: str
     reason: str
+    fault: bool = False
 
 
 class Figure(NamedTuple):

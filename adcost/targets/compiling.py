@@ -9,6 +9,7 @@ import jax
 from jax.experimental import topologies
 from jax.sharding import SingleDeviceSharding
 
+from adcost import _jax
 from adcost.targets import Target, named
 
 
@@ -20,7 +21,7 @@ def compile_for(f: Callable[..., Any], *args: Any, target: str | Target = "cpu")
     f
         The program itself: pass ``jax.grad(loss)`` to compile a gradient. Compiled functions are taken as they are.
     *args
-        Pytrees of arrays or ``jax.ShapeDtypeStruct``.
+        Pytrees of arrays or ``jax.ShapeDtypeStruct``; and what a compiled function takes as static.
     target
         A name of ``adcost.TARGETS``, as ``"nvidia-h100"``.
 
@@ -32,7 +33,7 @@ def compile_for(f: Callable[..., Any], *args: Any, target: str | Target = "cpu")
     Raises
     ------
     ValueError
-        If the target is unknown.
+        If the target is unknown, or the program calls back into Python and the target is not attached.
     RuntimeError
         If its compiler is not installed, or this process was not started with what it needs in its environment.
     """
@@ -43,14 +44,28 @@ def compile_for(f: Callable[..., Any], *args: Any, target: str | Target = "cpu")
 
 def lower_for(f: Callable[..., Any], *args: Any, target: Target) -> Any:
     """``f(*args)`` traced and lowered for a target, to be compiled."""
-    jitted = f if hasattr(f, "lower") else jax.jit(f)
-    return jitted.lower(*placed(args, target))
+    jitted: Any = f if hasattr(f, "lower") else jax.jit(f)  # one that is compiled keeps its donated arguments
+    traced = jitted.trace(*placed(args, target))
+    if not target.attached:
+        called = {eqn.primitive.name for eqn in _jax.equations(traced.jaxpr.jaxpr)} & CALLBACKS
+        if called:
+            raise ValueError(
+                f"{min(called)} calls back into Python, which needs {target.name} itself: plan it where one is"
+            )
+    return traced.lower()
+
+
+CALLBACKS = frozenset(("debug_callback", "debug_print", "pure_callback", "io_callback"))
 
 
 def placed(tree: Any, target: Target | None = None) -> Any:
-    """Shapes and dtypes of a pytree, on the target's device where that is not attached."""
+    """Shapes and dtypes of a pytree's arrays, on the target's device where that is not attached; other leaves stay."""
     sharding = None if target is None or target.attached else SingleDeviceSharding(_device(target))
-    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), tree)
+
+    def leaf(a: Any) -> Any:
+        return jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding) if hasattr(a, "shape") else a
+
+    return jax.tree.map(leaf, tree)
 
 
 def planned_bytes(compiled: Any, target: str | Target = "cpu") -> dict[str, int]:

@@ -65,6 +65,7 @@ def test_one_bad_case_costs_the_others_nothing(toy, tmp_path):
         rulers = {number.ruler for number in records[good].numbers}
         assert rulers == {"count", "compiler", "compile", "check", "process", "clock"}
     assert reasons(records["raising"]) == "RuntimeError: this method"
+    assert [name for name, found in records.items() if any(gap.fault for gap in found.missing)] == ["raising"]
     assert "its result is off by 2.0e-02" in reasons(records["lying"])
     assert records["lying"].numbers == ()
     assert "was killed (signal 9), most likely for want of memory" in reasons(records["killed"])

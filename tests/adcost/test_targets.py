@@ -1,6 +1,7 @@
 """Targets: what compilers say of known programs, how a largest size is sought, and the seam to an attached device."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -226,8 +227,6 @@ def test_a_program_of_known_size_is_planned_on_the_cpu():
 
 
 def test_without_a_gpu_the_reason_is_one_line(tmp_path):
-    import os
-
     out = tmp_path / "out.json"
     environment = {**os.environ, "TARGETS": "gpu", "JOURNALS": str(tmp_path / "j")}
     command = [sys.executable, "-m", "pytest", "benchmarks", "--benchmark-only", "-q", f"--benchmark-json={out}"]
@@ -236,3 +235,45 @@ def test_without_a_gpu_the_reason_is_one_line(tmp_path):
     (gap,) = record["missing"]
     assert gap["target"] == "gpu"
     assert gap["reason"] in ("no GPU is attached", "jax_plugins.xla_cuda12 is not installed: pip install -e '.[cuda]'")
+
+
+def test_an_argument_that_is_donated_is_planned_once():
+    shape = jax.ShapeDtypeStruct((256, 256), "float32")
+    in_place = planned_bytes(compile_for(jax.jit(lambda a: a + 1, donate_argnums=0), shape))
+    assert in_place["alias"] == 256 * 256 * 4
+    assert in_place["total"] == planned_bytes(compile_for(lambda a: a + 1, shape))["total"] / 2
+
+
+def test_static_arguments_stay_what_they_are():
+    shape = jax.ShapeDtypeStruct((256,), "float32")
+    assert compile_for(jax.jit(lambda a, n: a * n, static_argnums=1), shape, 3)
+    assert compile_for(lambda a, s: a * s, shape, 2.0)
+
+
+CALLS_BACK = """
+import jax, numpy as np
+from adcost import compile_for
+
+def calls(a):
+    return jax.lax.map(lambda a: jax.pure_callback(lambda a: a, a, a), a)
+
+def prints(a):
+    jax.debug.print("{}", a[0])
+    return a
+
+for run in (calls, prints):
+    assert compile_for(run, np.ones(3))
+    try:
+        compile_for(run, np.ones(3), target="nvidia-h100")
+    except ValueError as error:
+        print(error)
+"""
+
+
+@H100
+def test_a_callback_for_an_absent_device_is_refused_by_name():
+    environment = {**os.environ, **TARGETS["nvidia-h100"].environment}
+    done = subprocess.run([sys.executable, "-c", CALLS_BACK], cwd=ROOT, env=environment, capture_output=True, text=True)
+    calls, prints = done.stdout.splitlines()
+    assert calls == "pure_callback calls back into Python, which needs nvidia-h100 itself: plan it where one is"
+    assert prints.startswith("debug_")

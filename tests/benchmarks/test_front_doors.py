@@ -95,9 +95,12 @@ def test_a_run_in_which_nothing_is_timed_still_says_why(tmp_path):
     assert done.returncode == 1, done.stdout
     results = frame.read([out])
     assert list(results.missing["reason"]) == ["RuntimeError: this method"]
+    assert list(results.missing["fault"]) == [True]
     assert len(results.frame) == 0
     assert main([str(out), "-o", str(tmp_path / "report")]) == 0
-    assert "RuntimeError: this method" in (tmp_path / "report" / "index.html").read_text()
+    top = (tmp_path / "report" / "index.html").read_text().split("</header>")[0]
+    assert "exceptions that nobody foresaw" in top
+    assert "RuntimeError: this method" in top
 
 
 @pytest.mark.parametrize(
