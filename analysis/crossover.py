@@ -9,6 +9,7 @@ import numpy as np
 from scipy import optimize
 
 from adcost.modes import Mode, advised
+from analysis import theory
 from analysis.view import View
 
 RESAMPLES = 200
@@ -28,6 +29,11 @@ class Cell:
     def faster(self) -> Mode:
         """The mode that won, or ``either`` if none did beyond the interval."""
         return "forward" if self.high < 1 else "reverse" if self.low > 1 else "either"
+
+
+def families(view: View) -> list[str]:
+    """The families of which there is a map over inputs and outputs."""
+    return [name for name in view.families if name in theory.CROSSOVER]
 
 
 def cells(view: View, family: str, depth: int, ruler: str) -> list[Cell]:
@@ -129,7 +135,7 @@ class Held:
 def advice_held(view: View, depth: int) -> list[Held]:
     """The advice of ``which_mode`` for every cell of the maps that was timed."""
     rows = []
-    for family in view.families:
+    for family in families(view):
         counted = {(cell.d, cell.m): cell.ratio for cell in cells(view, family, depth, "count")}
         for cell in cells(view, family, depth, "clock"):
             if (cell.d, cell.m) in counted:

@@ -324,10 +324,11 @@ TABLE: dict[str, Cost] = {
         pbroadcast broadcast_to lu_pivots_to_permutation get swap masked_load masked_swap relayout
         """,
         none,
+        held=OWN,
     ),
-    **rows("broadcast_in_dim iota empty empty2 create_token zeros_like create_linear", none, written),
-    **rows("gather dynamic_slice slice", none, chosen),
-    **rows("scatter dynamic_update_slice", none, replaced),
+    **rows("broadcast_in_dim iota empty empty2 create_token zeros_like create_linear", none, written, OWN),
+    **rows("gather dynamic_slice slice", none, chosen, OWN),
+    **rows("scatter dynamic_update_slice", none, replaced, OWN),
     **rows(
         """
         reshape squeeze expand_dims stop_gradient name optimization_barrier after_all axis_index pvary preduced pin
@@ -350,7 +351,7 @@ TABLE: dict[str, Cost] = {
     **rows("cumsum cumprod cummax cummin", cumulative, held=OWN),
     **rows("cumlogsumexp", cumulative_logsumexp, held=OWN),
     **rows("reduce_window_sum reduce_window_max reduce_window_min", windows),
-    **rows("select_and_scatter_add", windows_and_scatter),
+    **rows("select_and_scatter_add", windows_and_scatter, held=OWN),
     **rows("select_and_gather_add", windows_and_gather, held=OWN),
     **rows("sort", sort, held=BOOK),
     **rows("top_k approx_top_k", top_k, held=BOOK),

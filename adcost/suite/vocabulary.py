@@ -333,7 +333,7 @@ class Study:
 
 
 def _among(case: Case, sizes: Mapping[str, Sequence[int]]) -> bool:
-    return all(case[name] in values for name, values in sizes.items())
+    return all(dict(case.params).get(name) in values for name, values in sizes.items())
 
 
 def _without(case: Case, params: Container[str]) -> Case:

@@ -7,7 +7,9 @@ from math import exp, inf
 import pandas as pd
 from scipy import stats
 
+from adcost.modes import CLOSE_BESIDE
 from adcost.rulers import process
+from adcost.targets import ANY
 from analysis import crossover, theory, worked_example
 from analysis.advice import Advice, in_words
 from analysis.fit import LEAST_SIZES
@@ -43,11 +45,17 @@ def along_depth(view: View, family: str) -> View:
     return view.along("depth", family=family, inputs=at.max() if len(at) else 0, outputs=at.max() if len(at) else 0)
 
 
+def families_in_depth(view: View) -> list[str]:
+    """The families that were swept over depth."""
+    swept = view.frame[view.frame["depth"].notna() & (view.frame["depth"] != MAP_DEPTH)]
+    return [str(name) for name in swept["family"].dropna().unique()]
+
+
 def swept(view: View) -> list[str]:
     """The families that were measured over whole lines, with sizes enough for an exponent."""
     return [
         family
-        for family in view.families
+        for family in crossover.families(view)
         if len(along_inputs(view, family).series("vjp", "count", "flops")) >= LEAST_SIZES
     ]
 
@@ -83,7 +91,7 @@ def reverse_cost(view: View) -> Iterator[Verdict]:
             blank = unmeasured(view, claim, "vjp", ruler, f"exponent of {words} / f in d, {family}", 0.0)
             yield exponent_of(blank, per_evaluation(inputs, "vjp", ruler), RESOLVED, "evaluations of f", "d")
 
-    for family in view.families or [""]:
+    for family in crossover.families(view) or [""]:
         for ruler in ("count", "clock"):
             yield _cheap_gradient(view, along_inputs(view, family), family, ruler)
 
@@ -113,8 +121,7 @@ def _cheap_gradient(view: View, inputs: View, family: str, ruler: str) -> Verdic
 
 def stores_the_forward_pass(view: View) -> Iterator[Verdict]:
     claim = "reverse-stores-the-forward-pass"
-    depths = view.frame[view.frame["depth"] != MAP_DEPTH]
-    for family in depths["family"].dropna().unique() if len(depths) else [""]:
+    for family in families_in_depth(view) or [""]:
         line = along_depth(view, str(family))
         for method, predicted in (("vjp", 1.0), ("jvp", 0.0)):
             unit = line.series(method, "count", "activation")
@@ -137,8 +144,7 @@ def stores_the_forward_pass(view: View) -> Iterator[Verdict]:
 
 def mode_crossover(view: View) -> Iterator[Verdict]:
     claim = "mode-crossover"
-    found = view.families
-    for family in found or [""]:
+    for family in crossover.families(view) or [""]:
         for ruler, words in (("count", "flops"), ("clock", "time")):
             predicted = theory.CROSSOVER.get(family)
             band = within(predicted or 1.0, 0.1) if ruler == "count" else theory.CROSSOVER_BAND
@@ -180,6 +186,40 @@ def _advice(view: View) -> Verdict:
     )
     share = right / (right + wrong)
     return measured(blank, (ADVICE_RIGHT, inf), (share, interval.low, interval.high), right + wrong, why)
+
+
+def from_the_field(view: View) -> Iterator[Verdict]:
+    """Programs that people asked about: is the mode that the text advises the faster one?"""
+    frame = view.frame[view.frame["family"] == "field"]
+    for name in frame["program"].dropna().unique() if len(frame) else [""]:
+        line = view.along("inputs", family="field", program=str(name))
+        said = line.series("jacrev", "count", "advised")
+        blank = unmeasured(view, "mode-field", "jacfwd / jacrev", "clock", f"time, advised / other mode, {name}", 1.0)
+        if len(said) == 0:
+            yield replace(blank, why=line.reasons("count", "jacrev"))
+            continue
+        d, mode = int(said.index[0]), MODES[said.iloc[0]]
+        words = f"which_mode says {mode} from the program's text; {d} inputs."
+        if "jacfwd" not in set(line.frame["method"]):
+            only = replace(blank, ruler="count", target=ANY, quantity=f"mode advised where one is possible, {name}")
+            yield measured(
+                replace(only, predicted=-1.0), (-1.0, -1.0), (said.iloc[0],) * 3, 1, f"{words} jacfwd refuses it."
+            )
+            continue
+        found = line.widened("jacfwd", "time / jacrev", d)
+        if found is None:
+            yield blank
+            continue
+        value, low, high = found if mode != "reverse" else (1 / found[0], 1 / found[2], 1 / found[1])
+        if mode == "either":
+            same = replace(blank, quantity=f"time, jacfwd / jacrev, {name}")
+            why = f"{words} Then neither is {CLOSE_BESIDE} times as fast as the other."
+            yield measured(same, (1 / CLOSE_BESIDE, CLOSE_BESIDE), (value, low, high), 1, why)
+        else:
+            yield measured(blank, (0.0, 1.0), (value, low, high), 1, words)
+
+
+MODES = {1.0: "forward", -1.0: "reverse", 0.0: "either"}
 
 
 def the_worked_example(view: View) -> Iterator[Verdict]:
@@ -244,6 +284,15 @@ CLAIMS = [
         "text tells",
         mode_crossover,
         ("map",),
+    ),
+    Claim(
+        "mode-field",
+        "modes",
+        "(Task 1) Which mode for the programs that people ask about?",
+        "the mode that which_mode advises from the program's text is the faster one; where it says either, neither is "
+        "2.5 times as fast",
+        from_the_field,
+        ("field",),
     ),
     Claim(
         "worked-example",

@@ -9,7 +9,15 @@ from matplotlib.figure import Figure
 
 from adcost.modes import CLOSE
 from analysis import crossover, theory
-from analysis.claims.modes import along_depth, along_inputs, along_outputs, per_evaluation, swept
+from analysis.claims.modes import (
+    along_depth,
+    along_inputs,
+    along_outputs,
+    families_in_depth,
+    from_the_field,
+    per_evaluation,
+    swept,
+)
 from analysis.figures import worked_example
 from analysis.figures.style import (
     COLOURS,
@@ -38,11 +46,13 @@ def figures(view: View) -> list[Drawn]:
     with styled():
         drawn = (crossover_map, costs, gradient, memory) if view.attached else (memory,)
         found = [draw(view) for draw in drawn]
+        if view.attached and "field" in view.families:
+            found.append(field(view))
         return [*found, worked_example.graph(lecture())] if view.attached else found
 
 
 def crossover_map(view: View) -> Drawn:
-    families = view.families
+    families = crossover.families(view)
     figure = Figure(figsize=(4.2 * len(families), 3.9 * len(RULERS)), layout="constrained")
     axes = figure.subplots(len(RULERS), len(families), squeeze=False)
     for row, (ruler, words) in zip(axes, RULERS.items(), strict=True):
@@ -104,6 +114,32 @@ def _lines(ax: Axes, square: dict[tuple[int, int], crossover.Cell], found: list[
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
 
 
+def field(view: View) -> Drawn:
+    """A row a program: the time of the advised mode over that of the other."""
+    rows = [v for v in from_the_field(view) if v.ruler == "clock" and v.measured is not None]
+    figure = Figure(figsize=(7.6, 0.9 + 0.36 * max(len(rows), 1)), layout="constrained")
+    ax = figure.subplots()
+    for i, row in enumerate(rows):
+        assert row.measured is not None
+        assert row.low is not None
+        assert row.high is not None
+        either = row.quantity.startswith("time, jacfwd")
+        ax.plot([row.low, row.high], [i, i], color=GREY if either else COLOURS[0], lw=2)
+        ax.plot(row.measured, i, "o", color=GREY if either else COLOURS[0], ms=5)
+    ax.axvline(1, color="black", lw=1, ls=(0, (4, 3)))
+    ax.set_yticks(range(len(rows)), [row.quantity.rpartition(", ")[2] for row in rows])
+    ax.invert_yaxis()
+    ax.set_xscale("log")
+    ax.set_xlabel("time of the advised mode / time of the other")
+    return Drawn(
+        "field",
+        "Programs that people asked about: is the advised mode the faster one?",
+        "Left of the dashed line the advice was right; 95% intervals, widened by the noise floor. Grey: the advice is "
+        "that either will do, and the ratio is that of forward over reverse.",
+        figure,
+    )
+
+
 def costs(view: View) -> Drawn:
     families = swept(view)
     figure = Figure(figsize=(10.8, 4.9 * max(len(families), 1)), layout="constrained")
@@ -136,7 +172,7 @@ def costs(view: View) -> Drawn:
 def gradient(view: View) -> Drawn:
     figure, (ax,) = panels(1, 4.8)
     figure.set_size_inches(6.8, 4.8)
-    for i, family in enumerate(view.families):
+    for i, family in enumerate(crossover.families(view)):
         line = along_inputs(view, family)
         flops, rows = per_evaluation(line, "vjp", "count"), line.rows("vjp", "clock", "time / function")
         ax.plot(flops.index, flops, ls=(0, (1, 2)), color=look(i)["color"], label=f"{family}, flops")
@@ -154,7 +190,7 @@ def gradient(view: View) -> Drawn:
 
 
 def memory(view: View) -> Drawn:
-    swept_families = view.frame[view.frame["depth"] != MAP_DEPTH]["family"].dropna().unique()
+    swept_families = families_in_depth(view)
     figure, axes = panels(max(len(swept_families), 1), 4.6)
     for ax, family in zip(axes, swept_families, strict=False):
         line = along_depth(view, str(family))

@@ -8,7 +8,8 @@ and between them runs a line d = c m, with c the cost of pulling one cotangent o
 Three families of f: R^d -> R^m, each ``depth`` steps of a state of k numbers in a ``lax.scan``: ``dense``, layers
 tanh(W h) between a linear map in and one out; ``elementwise``, h cos h; ``ode``, Euler steps of the equation of Lorenz
 (1996) with a forcing too weak for chaos, so that rounding errors do not grow. The last two repeat the inputs to fill
-the state and add it up to the outputs.
+the state and add it up to the outputs. A fourth, ``field``, is of programs that people asked about, one each; there
+``adcost.which_mode`` says beforehand which mode it will be.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,7 +22,9 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
+from adcost.modes import which_mode
 from adcost.suite.vocabulary import Case, Method, Params, Program, Study, once_a_size
+from benchmarks.workloads.field import FIELD, arguments, jacobian
 
 WIDTH = 64  # of a dense layer, and the least state of the others
 STEP, FORCING = 0.01, 1.0
@@ -110,11 +113,11 @@ def jacrev_loop(f: Function, x: Array, v: Array, u: Array, batch_size: int | Non
 
 
 METHODS = {
-    "function": Method(function, differentiates=False, where=lambda case: not on_map(case) or on_edge(case)),
-    "jvp": Method(jvp, where=lambda case: not on_map(case) or case["outputs"] == 1),
-    "vjp": Method(vjp, where=lambda case: not on_map(case) or case["outputs"] == 1),
-    "jacfwd": Method(jacfwd, where=lambda case: on_map(case)),
-    "jacrev": Method(jacrev, where=lambda case: on_map(case)),
+    "function": Method(function, differentiates=False, where=lambda case: in_depth(case) or on_edge(case)),
+    "jvp": Method(jvp, where=lambda case: in_depth(case) or (on_map(case) and case["outputs"] == 1)),
+    "vjp": Method(vjp, where=lambda case: in_depth(case) or (on_map(case) and case["outputs"] == 1)),
+    "jacfwd": Method(jacfwd, where=lambda case: on_map(case) or "jacfwd" in field_modes(case)),
+    "jacrev": Method(jacrev, where=lambda case: on_map(case) or "jacrev" in field_modes(case)),
     "jacfwd_loop": Method(jacfwd_loop, where=lambda case: on_map(case) and case["outputs"] == 1),
     "jacfwd_chunked": Method(
         partial(jacfwd_loop, batch_size=CHUNK),
@@ -128,18 +131,35 @@ METHODS = {
 }
 
 
+def in_field(case: Case) -> bool:
+    """Is the case a program from the field?"""
+    return case.word("family") == "field"
+
+
+def field_modes(case: Case) -> tuple[str, ...]:
+    """The modes that JAX has for a program from the field; of other cases none."""
+    return FIELD[case.word("program")].modes if in_field(case) else ()
+
+
 def on_map(case: Case) -> bool:
-    """Is the case one of the map over inputs and outputs, and not of the sweep over depth?"""
-    return case["depth"] == MAP_DEPTH
+    """Is the case one of the map over inputs and outputs?"""
+    return not in_field(case) and case["depth"] == MAP_DEPTH
+
+
+def in_depth(case: Case) -> bool:
+    """Is the case one of the sweep over depth?"""
+    return not in_field(case) and case["depth"] != MAP_DEPTH
 
 
 def on_edge(case: Case) -> bool:
     """Is the case at the map's edge: one output, or one input?"""
-    return 1 in (case["inputs"], case["outputs"])
+    return on_map(case) and 1 in (case["inputs"], case["outputs"])
 
 
 def program(case: Case) -> Program:
     """The case's product or Jacobian, of its family's function at x."""
+    if in_field(case):
+        return from_the_field(case)
     method, family = METHODS[case.method], FAMILIES[case.word("family")]
 
     def run(weights: Any, x: Array, v: Array, u: Array) -> Array:
@@ -151,6 +171,34 @@ def program(case: Case) -> Program:
     facts = {"activation": (4 * state(case), "B")}
     loss = (lambda weights, x, v, u: result(weights, x)) if case.method == "vjp" else None
     return Program(run, partial(inputs, case), loss=loss, facts=facts)
+
+
+ADVISED = {"forward": 1.0, "reverse": -1.0, "either": 0.0}
+
+
+def from_the_field(case: Case) -> Program:
+    """The Jacobian of a program from the field; its fact ``advised`` is what ``which_mode`` says of the program."""
+    method, f = METHODS[case.method], FIELD[case.word("program")].f
+
+    def run(weights: Any, x: Array) -> Array:
+        return method.build(lambda x: f(weights, x), x, x, x)
+
+    facts = {"advised": (ADVISED[advised(case)], "1 forward, -1 reverse, 0 either")} if case.method == "jacrev" else {}
+    return Program(run, lambda: field_arguments(case), facts=facts)
+
+
+@once_a_size
+def advised(case: Case) -> str:
+    """The mode that ``which_mode`` advises, from shapes alone."""
+    weights, x = field_arguments(case)
+    f, shape = FIELD[case.word("program")].f, jax.ShapeDtypeStruct(x.shape, x.dtype)
+    return which_mode(lambda x: f(weights, x), shape).mode
+
+
+@once_a_size
+def field_arguments(case: Case) -> tuple[Any, Any]:
+    """Weights and x of a program from the field."""
+    return arguments(case.word("program"), case.dtype)
 
 
 @once_a_size
@@ -171,7 +219,9 @@ def inputs(case: Case) -> tuple[Any, ...]:
 
 
 def reference(case: Case) -> np.ndarray:
-    """The case's product or Jacobian, by pushing and pulling a batch of vectors by hand."""
+    """The case's product or Jacobian, by pushing and pulling vectors by hand; of the field's, by differences."""
+    if in_field(case):
+        return jacobian(case.word("program"))
     weights, x, v, u = inputs(case)
     weights, x, v, u = [w.astype(float) for w in weights], x.astype(float), v.astype(float), u.astype(float)
     if case.method == "vjp":
@@ -243,7 +293,8 @@ def _back(case: Case, h: np.ndarray, c: np.ndarray) -> np.ndarray:
 def sizes(edge: tuple[int, ...], line: tuple[int, ...], lines: tuple[str, ...], deep: dict[str, int]) -> list[Params]:
     """The map over inputs and outputs, its edges in finer steps, and the sweep over depth; each size once.
 
-    ``deep`` gives the families of the sweep over depth, and how many inputs and outputs they have there.
+    ``deep`` gives the families of the sweep over depth, and how many inputs and outputs they have there. The programs
+    from the field have one size each.
     """
 
     def all_sizes() -> Iterator[Params]:
@@ -258,6 +309,8 @@ def sizes(edge: tuple[int, ...], line: tuple[int, ...], lines: tuple[str, ...], 
         for family, d in deep.items():
             for n in DEPTHS:
                 yield {"family": family, "inputs": d, "outputs": d, "depth": n}
+        for name, workload in FIELD.items():
+            yield {"family": "field", "program": name, "inputs": workload.inputs, "outputs": workload.outputs}
 
     return list({tuple(size.values()): size for size in all_sizes()}.values())
 
@@ -279,6 +332,6 @@ STUDY = Study(
     reference=reference,
     tolerance=lambda case: 1e-3,
     baselines=("jacrev", "function"),
-    together=("inputs", "outputs", "depth"),
+    together=("program", "inputs", "outputs", "depth"),
     compared={"depth": DEPTHS},
 )

@@ -161,6 +161,13 @@ TEXTBOOK = {
     "lgamma": (lax.lgamma, ROW, N),
     "digamma": (lax.digamma, ROW, N),
     "argmax": (lambda a: lax.argmax(a, 0, np.int32), ROW, N),
+    "pulled back through windows": (
+        lambda a: jax.vjp(lambda a: lax.reduce_window(a, -np.inf, lax.max, (3, 2), (3, 2), "VALID"), a)[1](
+            jnp.ones((M // 3, N // 2), a.dtype)
+        )[0],
+        TALL,
+        2 * M * N - M // 3 * (N // 2),
+    ),
     "integers": (lambda a: jnp.sort(a) @ a, shape(N, dtype="int32"), 0),
     "gather": (lambda a: a[np.array([1, 3, 3])], ROW, 0),
     "reshapes": (lambda a: jnp.pad(jnp.roll(a, 3)[::-1], 2).astype("bfloat16"), ROW, 0),
