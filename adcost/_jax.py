@@ -85,6 +85,11 @@ def called_name(eqn: Any) -> str:
     return getattr(called and called[0].debug_info, "func_name", None) or primitive_name(eqn)
 
 
+def has_effects(eqn: Any) -> bool:
+    """Does an equation do something besides giving its results, as print or write to a reference?"""
+    return bool(eqn.effects) or not all(hasattr(v.aval, "shape") for v in eqn.outvars)
+
+
 def evaluated(eqn: Any, values: Sequence[Any]) -> list[Any]:
     """What an equation gives for these operands."""
     found = eqn.primitive.get_bind_params(eqn.params)
@@ -176,9 +181,22 @@ def convolution(eqn: Any) -> Convolution:
     return Convolution(axes, out[numbers.out_spec[0]], out[numbers.out_spec[1]], sees)
 
 
-def wants_vectors(eqn: Any) -> bool:
-    """Does an ``svd`` compute the vectors as well?"""
-    return bool(eqn.params["compute_uv"])
+def wanted_vectors(eqn: Any) -> tuple[bool, bool]:
+    """Does an ``svd`` compute the vectors as well, and all of them?"""
+    return bool(eqn.params["compute_uv"]), bool(eqn.params["full_matrices"])
+
+
+def top(eqn: Any) -> int:
+    """How many of each row a ``top_k`` or ``approx_top_k`` takes."""
+    return int(eqn.params["k"])
+
+
+def dense_axes_summed(eqn: Any) -> set[int]:
+    """Of a sparse product the axes of the dense side that are contracted or are a batch's."""
+    if "dimension_numbers" not in eqn.params:
+        return {0}
+    (_, contracted), (_, batch) = eqn.params["dimension_numbers"]
+    return {*contracted, *batch}
 
 
 def scan_length(eqn: Any) -> int | None:

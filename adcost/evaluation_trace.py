@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.extend import core
 
 from adcost import _jax
@@ -77,6 +78,8 @@ def evaluation_trace(f: Callable[..., Any], *inputs: float) -> list[Node]:
     ----------
     Griewank and Walther, Evaluating Derivatives, 2nd ed. 2008, tables 1.2 to 1.5.
     """
+    if any(np.ndim(x) or not np.isrealobj(x) for x in inputs):
+        raise ValueError("an evaluation trace is taken at real numbers")
     arguments = [jnp.asarray(x, float) for x in inputs]
     closed = jax.make_jaxpr(f)(*arguments)
     outputs: list[Any] = closed.jaxpr.outvars
@@ -85,10 +88,10 @@ def evaluation_trace(f: Callable[..., Any], *inputs: float) -> list[Node]:
     steps = [_Step(f"x{i}", f"x{i}", (), float(x)) for i, x in enumerate(arguments, 1)]
     given = [_Operand(step.name, x, True) for step, x in zip(steps, arguments, strict=True)]
     (last,) = _walk(closed, given, steps)
-    if not last.row:  # a result that no input reaches: a row of its own
-        last = _Operand(f"v{len(steps) - len(inputs) + 1}", last.value, True)
-        steps.append(_Step(last.text, f"{float(last.value):g}", (), float(last.value)))
-    return _differentiated(steps, len(inputs), last.text)
+    if last.text != steps[-1].name or not last.row:  # the result is a row before, or no row: it gets one of its own
+        reached = ((last.text, 1.0),) if last.row else ()
+        steps.append(_Step(f"v{len(steps) - len(inputs) + 1}", last.text, reached, float(last.value)))
+    return _differentiated(steps, len(inputs))
 
 
 class _Operand(NamedTuple):
@@ -131,10 +134,12 @@ def _walk(closed: Any, arguments: Sequence[_Operand], steps: list[_Step]) -> lis
 def _run(eqn: Any, operands: list[_Operand], used: Container[Any], steps: list[_Step]) -> list[_Operand]:
     """The results of an equation, and its rows."""
     name = _jax.primitive_name(eqn)
+    if _jax.has_effects(eqn) and name not in ("scan", "while", "cond"):
+        raise ValueError(f"{_name(eqn)} has an effect besides its result: it has no evaluation trace")
     if not any(operand.row for operand in operands):
         return [_constant(value) for value in _jax.evaluated(eqn, [operand.value for operand in operands])]
     if name == "scan":
-        return _scan(_jax.scan_parts(eqn), operands, steps)
+        return _scan(_jax.scan_parts(eqn), operands, eqn.outvars, steps)
     if name == "while":
         return _while(_jax.while_parts(eqn), operands, steps)
     if name == "cond":
@@ -151,7 +156,7 @@ class _Closed(NamedTuple):
     consts: Sequence[Any]
 
 
-def _scan(scan: _jax.Scan, operands: list[_Operand], steps: list[_Step]) -> list[_Operand]:
+def _scan(scan: _jax.Scan, operands: list[_Operand], outvars: Sequence[Any], steps: list[_Step]) -> list[_Operand]:
     """Every trip, one after the other; its stacked results must be constants or of no use."""
     consts, carry = operands[: scan.consts], operands[scan.consts : scan.consts + scan.carry]
     xs = operands[scan.consts + scan.carry :]
@@ -163,8 +168,9 @@ def _scan(scan: _jax.Scan, operands: list[_Operand], steps: list[_Step]) -> list
         results = _walk(scan.body, [*consts, *carry, *(_constant(x.value[at]) for x in xs)], steps)
         carry = results[: scan.carry]
         rows.insert(0 if scan.reverse else k, results[scan.carry :])
-    stacked = [_stacked(column) for column in zip(*rows, strict=True)]
-    return [*carry, *stacked]
+    if not rows:  # stacks of no row
+        return [*carry, *(_constant(jnp.zeros(v.aval.shape, v.aval.dtype)) for v in outvars[scan.carry :])]
+    return [*carry, *(_stacked(column) for column in zip(*rows, strict=True))]
 
 
 def _stacked(column: Sequence[_Operand]) -> _Operand:
@@ -184,10 +190,13 @@ def _while(loop: _jax.While, operands: list[_Operand], steps: list[_Step]) -> li
 
 def _operation(eqn: Any, operands: list[_Operand], used: Container[Any], steps: list[_Step]) -> list[_Operand]:
     """A row for each result of use: of an operation on scalars, or of a function that brings its own derivative."""
-    name, values = _name(eqn), [jnp.asarray(operand.value) for operand in operands]
+    name = _name(eqn)
+    values = [jnp.asarray(operand.value) for operand in operands]
     results = _jax.evaluated(eqn, values)
     if any(map(jnp.shape, (*results, *values))):
         raise ValueError(f"{name} is no operation on scalars: an evaluation trace has one number a row")
+    if any(jnp.iscomplexobj(x) for x in (*results, *values)):
+        raise ValueError(f"{name} works on complex numbers: an evaluation trace is of real ones")
     asked = [k for k, v in enumerate(eqn.outvars) if v in used]
     rows = [_constant(result) for result in results]
     for k in asked:
@@ -197,7 +206,10 @@ def _operation(eqn: Any, operands: list[_Operand], used: Container[Any], steps: 
             rows[k] = _Operand(operands[0].text, results[k], True)
             continue
         by = tuple(i for i, x in enumerate(operands) if x.row and jnp.issubdtype(values[i].dtype, jnp.floating))
-        partials = jax.grad(lambda *v, k=k: _jax.evaluated(eqn, v)[k], argnums=by)(*values)
+        try:
+            partials = jax.grad(lambda *v, k=k: _jax.evaluated(eqn, v)[k], argnums=by)(*values)
+        except Exception as error:
+            raise ValueError(f"{name} has no derivative in reverse mode: it has no evaluation trace") from error
         rows[k] = _Operand(f"v{sum(step.name.startswith('v') for step in steps) + 1}", results[k], True)
         expression = _expression(name, [operand.text for operand in operands], eqn.params)
         local = tuple((operands[i].text, float(d)) for i, d in zip(by, partials, strict=True))
@@ -218,15 +230,17 @@ def _expression(name: str, operands: list[str], params: Mapping[str, Any]) -> st
     return f"{name}({', '.join(operands)})"
 
 
-def _differentiated(steps: list[_Step], inputs: int, last: str) -> list[Node]:
+def _differentiated(steps: list[_Step], inputs: int) -> list[Node]:
     tangents: dict[str, tuple[float, ...]] = {}
     for k, step in enumerate(steps):
         seed = tuple(float(k == i) for i in range(inputs))
         pushed = (tuple(d * t for t in tangents[name]) for name, d in step.operands)
         tangents[step.name] = tuple(map(sum, zip(*pushed, strict=True))) if step.operands else seed
-    adjoints = {step.name: float(step.name == last) for step in steps}
+    adjoints = dict.fromkeys((step.name for step in steps), 0.0) | {steps[-1].name: 1.0}
+    reaching = {steps[-1].name}  # a row that the result does not depend on has the adjoint 0 and hands on nothing
     for step in reversed(steps):
-        for name, d in step.operands:
+        for name, d in step.operands if step.name in reaching else ():
+            reaching.add(name)
             adjoints[name] += adjoints[step.name] * d
     return [
         Node(step.name, step.expression, step.operands, step.value, tangents[step.name], adjoints[step.name])

@@ -162,13 +162,16 @@ def _of_its_arrays(
 def _refused(x: Sequence[Any], out: Sequence[Any]) -> dict[str, str]:
     """The modes that JAX refuses for the types of inputs and outputs alone, and why."""
     refused = {}
-    complex_in, complex_out = (any(jnp.issubdtype(a.dtype, np.complexfloating) for a in t) for t in (x, out))
-    if complex_in and not complex_out:
-        refused["forward"] = "jax.jacfwd takes no complex input to a real output"
-    if complex_out and not complex_in:
-        refused["reverse"] = "jax.jacrev takes no complex output of a real input"
+    complex_in, complex_out = ([jnp.issubdtype(a.dtype, np.complexfloating) for a in t] for t in (x, out))
+    holomorphic = all(complex_in) and all(complex_out)
+    if any(complex_in) and not holomorphic:
+        refused["forward"] = "jax.jacfwd takes no complex input, unless all inputs and outputs are"
+    if any(complex_out) and not holomorphic:
+        refused["reverse"] = "jax.jacrev takes no complex output, unless all inputs and outputs are"
     if not all(map(_is_inexact, out)):
         refused["reverse"] = "jax.jacrev takes no integers among the outputs"
+    if any(jnp.issubdtype(a.dtype, jax.dtypes.extended) for a in out):
+        refused = dict.fromkeys(("forward", "reverse"), "JAX takes no keys among the outputs of a Jacobian")
     return refused
 
 
@@ -202,7 +205,7 @@ def _products(product: Product, x: Any, rest: Any, seed: Sequence[Any]) -> _Prod
     try:
         programs = {1: traced(1)}
     except Exception as error:  # the function itself could be traced, so this is JAX's refusal
-        return str(error).strip().splitlines()[0]
+        return (str(error).strip().splitlines() or [type(error).__name__])[0]
     if counts.count_jaxpr(programs[1].jaxpr, assumed=1)["custom_lin"]:  # raises only where it is run
         return "a function with jax.custom_vjp has no forward mode"
     with suppress(Exception):  # what cannot go in a batch goes one by one
@@ -236,7 +239,7 @@ def _possible(works: Mapping[str, Any], forward: Any, reverse: Any) -> tuple[Mod
         return "forward", f"the only mode that is possible: {reverse}"
     if "reverse" in works:
         return "reverse", f"the only mode that is possible: {forward}"
-    return "neither", f"{forward}; {reverse}"
+    return "neither", f"forward: {forward}; reverse: {reverse}"
 
 
 def _cheaper(works: Mapping[str, Sequence[_Work]]) -> tuple[Mode, str]:
@@ -283,4 +286,6 @@ def _is_inexact(leaf: Any) -> bool:
 
 
 def _shape(leaf: Any) -> Any:
-    return jax.ShapeDtypeStruct(np.shape(leaf), jax.dtypes.result_type(leaf))
+    plain = isinstance(leaf, float | complex) and not isinstance(leaf, np.generic)
+    weak = plain or getattr(leaf, "weak_type", False)
+    return jax.ShapeDtypeStruct(np.shape(leaf), jax.dtypes.result_type(leaf), weak_type=weak)

@@ -2,12 +2,14 @@
 
 Each estimator takes ``matmat``, which multiplies the matrix by the columns of its argument, and ``probes``, random
 columns v with E[v v^H] = I. What it may cost is counted in columns multiplied. All are unbiased for a Hermitian matrix,
-real or complex; of a complex one they are complex, with an imaginary part of rounding's size.
+real or complex; of a complex one they are complex, with an imaginary part of rounding's size. The derivative of an
+estimate takes its sketch for constant, and estimates the derivative of the trace.
 """
 
 from collections.abc import Callable
 
 import jax.numpy as jnp
+from jax import lax
 
 from adcost._shapes import Array, Inexact
 
@@ -98,7 +100,7 @@ def hutchpp(matmat: Matmat, probes: Columns) -> Scalar:
     _require(probes, 3, "hutchpp")
     third = probes.shape[1] // 3
     sketch, rest = probes[:, :third], probes[:, third : 2 * third]
-    q = jnp.linalg.qr(matmat(sketch))[0]
+    q = jnp.linalg.qr(lax.stop_gradient(matmat(sketch)))[0]
     rest = rest - q @ (q.conj().T @ rest)
     return jnp.sum(q.conj() * matmat(q)) + hutchinson(matmat, rest)
 
@@ -136,15 +138,16 @@ def xtrace(matmat: Matmat, probes: Columns) -> Scalar:
     half = probes.shape[1] // 2
     probes = probes[:, :half]
     image = matmat(probes)
-    q, r = jnp.linalg.qr(image)
-    u, size, vh = jnp.linalg.svd(r, full_matrices=False)  # image = q u diag(size) vh
+    q, r = jnp.linalg.qr(lax.stop_gradient(image))
+    u, size, vh = jnp.linalg.svd(r)  # image = q u diag(size) vh, and below that the rows of r's null space
     eps = jnp.finfo(size.dtype).eps
     kept = size > eps * max(image.shape) * jnp.max(size)
-    basis, vh = (q @ u) * kept, vh * kept[:, None]
+    # Without column i the rank falls where the null space does not reach it, by the direction that r's inverse gives.
+    in_null_space = 1 - jnp.pad(kept, (0, half - kept.size)).astype(size.dtype)
+    needed = jnp.linalg.norm(vh * in_null_space[:, None], axis=0) < 16 * eps
+    basis, vh = (q @ u[:, : kept.size]) * kept, vh[: kept.size] * kept[:, None]
     image_basis = matmat(basis)
     h = basis.conj().T @ image_basis
-    # Without column i the rank falls where its leverage is 1, by the direction that r's inverse gives.
-    needed = 1 - jnp.sum(jnp.abs(vh) ** 2, axis=0) < jnp.sqrt(eps)
     s = vh * jnp.where(kept, 1 / jnp.where(kept, size, 1), 0)[:, None] * jnp.max(size)
     norms = jnp.linalg.norm(s, axis=0)
     s = jnp.where(needed, s / jnp.where(norms > 0, norms, 1), 0)

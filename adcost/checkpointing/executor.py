@@ -117,7 +117,9 @@ def checkpointed_chain(
 
 def loop_trips(schedule: Schedule) -> dict[str, int]:
     """Total trips of the executor's loops whose bounds are data, by the ``named_scope`` they run in."""
-    return {ADVANCING: schedule.evaluations, MOVING: len(_tables(schedule)[0])}
+    moves, steps = _tables(schedule)
+    stores = int((schedule.table[:, STORE] != NO_STORE).sum())
+    return {ADVANCING: int(moves[:, ADVANCE].sum() + steps[:, STEP.advance].sum()), MOVING: stores}
 
 
 class _StepColumns(NamedTuple):

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from math import comb
+from operator import index
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -57,7 +58,7 @@ class Schedule:
 
     depth: int
     slots: int
-    moves: Sequence[Row] | Table = field(repr=False)
+    moves: Sequence[Row] | np.ndarray[Any, np.dtype[Any]] = field(repr=False)
 
     def __post_init__(self) -> None:
         if not _is_valid(self):
@@ -72,10 +73,20 @@ class Schedule:
     def __hash__(self) -> int:
         return hash((self.depth, self.slots, len(self.table)))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Schedule, (self.depth, self.slots, self.table)  # a copy is made and validated like any other
+
     @cached_property
     def table(self) -> Table:
         """The moves as integers, one a row."""
-        table = np.array(self.moves, np.int32).reshape(-1, len(Row._fields))
+        given = np.asarray(self.moves)
+        if given.size and given.shape[1:] != (len(Row._fields),):
+            raise ValueError(
+                f"the moves of a schedule are rows of {', '.join(Row._fields)}; got an array {given.shape}"
+            )
+        table = given.astype(np.int32).reshape(-1, len(Row._fields))
+        if not np.array_equal(table, given.reshape(table.shape)) or (table[:, BACKWARD] | 1 != 1).any():
+            raise ValueError("the moves of a schedule are whole numbers of 32 bits, and backward is one of 0 and 1")
         table.flags.writeable = False
         return table
 
@@ -286,6 +297,7 @@ def multilevel(depth: int, levels: int) -> Schedule:
     ValueError
         If ``depth`` or ``levels`` is below 1.
     """
+    depth, levels = index(depth), index(levels)
     if depth < 1 or levels < 1:
         raise ValueError(f"multilevel needs a depth and levels of at least 1, got {depth} and {levels}")
     made = cache(_multilevel)  # the segments of a level have few lengths
@@ -342,6 +354,7 @@ def binomial(depth: int, slots: int) -> Schedule:
     ----------
     Griewank and Walther, "Algorithm 799: revolve", ACM TOMS 26 (2000), proposition 1, in the account of this module.
     """
+    depth, slots = index(depth), index(slots)
     if depth < 1 or slots < 1:
         raise ValueError(f"binomial needs a depth and a number of slots of at least 1, got {depth} and {slots}")
     repeats = 0

@@ -4,6 +4,7 @@ XLA's own ``cost_analysis`` counts a loop's body once and a custom call not at a
 it says: a primitive without a rule (the count is then "at least"), a loop that may end early ("at most").
 """
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,6 +35,8 @@ class Count:
         Primitives whose cost no rule knows: both figures are then "at least".
     early
         May a loop end before the trips that are counted? Both figures are then "at most".
+    branches
+        Did branches cost differently? Both figures are then those of the dearest, "at most".
     assumed
         Did a loop get the trips that were assumed, since only the data know them?
     """
@@ -43,6 +46,7 @@ class Count:
     moved: int = 0
     unknown: frozenset[str] = frozenset()
     early: bool = False
+    branches: bool = False
     assumed: bool = False
 
     def __getitem__(self, name: str) -> int:
@@ -53,8 +57,9 @@ class Count:
         """Why the figures are bounds or rest on an assumption, each in a line; nothing if they are exact."""
         least = (f"at least: the cost of {', '.join(sorted(self.unknown))} is not known",) if self.unknown else ()
         most = ("at most: a loop may end early",) if self.early else ()
+        dearest = ("at most: branches cost differently, the dearest is counted",) if self.branches else ()
         guess = ("the trips of a loop are the data's: they were assumed",) if self.assumed else ()
-        return (*least, *most, *guess)
+        return (*least, *most, *dearest, *guess)
 
 
 def take(subject: Subject) -> Iterator[Number]:
@@ -213,8 +218,10 @@ class _Walk:
             times = _jax.grid(eqn)
             return [(1, _unknown(name))] if times is None else [(times, inner[0])]
         if name in primitives.BY_BODY:
-            each = round(primitives.BY_BODY[name](eqn)) * inner[0].flops
-            return [(1, Count(Counter({name: 1}), each, round(primitives.all_of_it(eqn)), inner[0].unknown))]
+            often, moved = primitives.BY_BODY[name]
+            flops = round(often(eqn)) * sum(body.flops for body in inner)
+            own = Count(Counter({name: 1}), flops, round(moved(eqn)))
+            return [(1, own), *((0, body) for body in inner)]
         if name in primitives.CALLS or (inner and eqn.primitive.name == "call_hi_primitive"):
             return [(1, body) for body in inner]
         return [(1, _unknown(name)), *((1, body) for body in inner)]
@@ -237,14 +244,21 @@ class _Walk:
             return [(found.most, body), (found.most + 1, cond), (1, Count(early=found.early))]
         scope = _jax.scope(eqn)
         # The innermost scope is the loop's own.
-        name = max((name for name in self.loops if name in scope), key=scope.rfind, default=None)
+        places = {name: _last_place(name, scope) for name in self.loops}
+        name = max((name for name, place in places.items() if place >= 0), key=places.__getitem__, default=None)
         if name is None and self.assumed is not None:
             return [(self.assumed, body), (self.assumed + 1, cond), (1, Count(assumed=True))]
         if name is None:
             raise DynamicTripCount(f"a loop in scope {scope!r} runs as often as the data say: name it in `loops`")
+        body = _sum([(1, body), (1, cond)])
         if self.bodies.setdefault(name, body) != body:
             raise DynamicTripCount(f"loops named {name!r} have bodies of different cost: give them different names")
         return []
+
+
+def _last_place(name: str, scope: str) -> int:
+    """Where a name last stands in a scope, whole, as in ``transpose(jvp(name))/other``; -1 if nowhere."""
+    return max((found.start() for found in re.finditer(rf"(?<!\w){re.escape(name)}(?!\w)", scope)), default=-1)
 
 
 def _values(jaxpr: Any, operands: Sequence[Any] | None, known: Known, carried: slice) -> list[Value]:
@@ -260,7 +274,7 @@ def _sum(parts: Sequence[tuple[int, Count]]) -> Count:
     """Counts made so many times, together."""
     executions: Counter[str] = Counter()
     for times, part in parts:
-        for name, many in part.executions.items():
+        for name, many in part.executions.items() if times else ():
             executions[name] += times * many
     return Count(
         executions,
@@ -268,14 +282,18 @@ def _sum(parts: Sequence[tuple[int, Count]]) -> Count:
         sum(times * part.moved for times, part in parts),
         frozenset().union(*(part.unknown for _, part in parts)),
         any(part.early for _, part in parts),
+        any(part.branches for _, part in parts),
         any(part.assumed for _, part in parts),
     )
 
 
 def _dearest(branches: Sequence[Count]) -> Count:
+    """The dearest branch by flops; the most bytes that one of them moves."""
     most = max(branches, key=lambda branch: (branch.flops, branch.moved))
+    same = all((branch.flops, branch.moved) == (most.flops, most.moved) for branch in branches)
+    rest = Count(moved=max(branch.moved for branch in branches) - most.moved, branches=not same)
     others = [(0, branch) for branch in branches if branch is not most]
-    return _sum([(1, most), *others])
+    return _sum([(1, most), (1, rest), *others])
 
 
 def _unknown(name: str) -> Count:

@@ -12,7 +12,7 @@ Golub and Van Loan, Matrix Computations, 4th ed. 2013: factorisations. Cooley an
 """
 
 from collections.abc import Callable
-from math import log2, prod
+from math import gcd, log2, prod
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -73,14 +73,19 @@ def power(eqn: Any) -> float:
     return (6 * products if is_complex(eqn.invars[0]) else 1) * size(eqn.outvars[0]) * is_inexact(eqn.outvars[0])
 
 
+PRODUCTS = ("reduce_prod", "cumprod", "scatter-mul")
+
+
 def _inexact(eqn: Any) -> int:
-    """0 for integers, 1 for real, 2 for complex numbers: what an addition of the first operand's elements counts."""
-    return is_inexact(eqn.invars[0]) + is_complex(eqn.invars[0])
+    """What an addition or a product of the first operand's elements counts: of integers nothing, of real numbers 1."""
+    if not is_complex(eqn.invars[0]):
+        return int(is_inexact(eqn.invars[0]))
+    return COMPLEX["mul" if eqn.primitive.name in PRODUCTS else "add"]
 
 
 def reduction(eqn: Any) -> float:
     """One operation for every element but one of each result."""
-    return (size(eqn.invars[0]) - size(eqn.outvars[0])) * _inexact(eqn) if size(eqn.invars[0]) else 0
+    return max(0, size(eqn.invars[0]) - size(eqn.outvars[0])) * _inexact(eqn)
 
 
 def search(eqn: Any) -> float:
@@ -108,8 +113,7 @@ def sort(eqn: Any) -> float:
 
 def top_k(eqn: Any) -> float:
     """n log2 k comparisons of each row."""
-    k = eqn.outvars[0].aval.shape[-1] if eqn.outvars[0].aval.shape else 1
-    return size(eqn.invars[0]) * log2(max(k, 2)) * is_inexact(eqn.invars[0])
+    return size(eqn.invars[0]) * log2(max(_jax.top(eqn), 2)) * is_inexact(eqn.invars[0])
 
 
 def windows(eqn: Any) -> float:
@@ -154,8 +158,15 @@ def convolution(eqn: Any) -> float:
     conv = _jax.convolution(eqn)
     meetings = 1
     for n, k, out, stride, (before, _), hole, spread in conv.axes:
-        at = np.arange(out)[:, None] * stride - before + np.arange(k)[None, :] * spread
-        meetings *= int(np.count_nonzero((at >= 0) & (at <= (n - 1) * hole) & (at % hole == 0)))
+        # Weight j meets the input under output o where o stride + first is a multiple of the holes, inside the input.
+        first = np.arange(k, dtype=np.int64) * spread - before
+        low = np.maximum(-(first // stride), 0)
+        high = np.minimum(((n - 1) * hole - first) // stride, out - 1)
+        common = gcd(stride, hole)
+        period = hole // common
+        begin = -(first // common) * (pow(stride // common, -1, period) if period > 1 else 0) % period
+        met = np.maximum((high - begin) // period - (low - 1 - begin) // period, 0)
+        meetings *= int(np.sum(np.where(first % common == 0, met, 0)))
     return 2 * meetings * conv.batch * conv.features_out * conv.features_in * _products(eqn)
 
 
@@ -177,13 +188,15 @@ def _of_matrix(flops: Callable[[Any, int, int], float], complex_factor: int = 4)
     return rule
 
 
-def svd_flops(m: int, n: int, vectors: bool) -> float:
-    """Of an m x n matrix, m not less than n: the values, or the thin SVD (Golub and Van Loan, figure 8.6.1)."""
+def svd_flops(m: int, n: int, vectors: bool, full: bool = False) -> float:
+    """Of an m x n matrix, m not less than n: the values, the thin SVD, or that with all of U (GVL, figure 8.6.1)."""
+    if vectors and full and m > n:
+        return 4 * m**2 * n + 8 * m * n**2 + 9 * n**3
     return 14 * m * n**2 + 8 * n**3 if vectors else 4 * m * n**2 - 4 / 3 * n**3
 
 
 def _svd(eqn: Any, m: int, n: int) -> float:
-    return svd_flops(max(m, n), min(m, n), _jax.wants_vectors(eqn))
+    return svd_flops(max(m, n), min(m, n), *_jax.wanted_vectors(eqn))
 
 
 def _lu(eqn: Any, m: int, n: int) -> float:
@@ -234,8 +247,8 @@ def symmetric_product(eqn: Any) -> float:
 
 def sparse_product(eqn: Any) -> float:
     """Two operations for each stored entry and each column of the dense side."""
-    data, dense = eqn.invars[0], max((v for v in eqn.invars if is_inexact(v)), key=size)
-    columns = dense.aval.shape[-1] if len(dense.aval.shape) > 1 and dense is not data else 1
+    data, dense = eqn.invars[0], eqn.invars[-1]
+    columns = prod(n for axis, n in enumerate(dense.aval.shape) if axis not in _jax.dense_axes_summed(eqn))
     return 2 * size(data) * columns * _products(eqn)
 
 
@@ -256,6 +269,11 @@ def replaced(eqn: Any) -> float:
     """In place: what is written is read and written, and the indices read."""
     update = 1 if eqn.primitive.name == "dynamic_update_slice" else 2
     return 2 * nbytes(eqn.invars[update]) + sum(nbytes(v) for v in eqn.invars[1:])
+
+
+def touched(eqn: Any) -> float:
+    """Of a reference only what is read or written."""
+    return 2 * nbytes(eqn.outvars[0]) if eqn.outvars else 2 * nbytes(eqn.invars[1])
 
 
 def written(eqn: Any) -> float:
@@ -321,14 +339,15 @@ TABLE: dict[str, Cost] = {
         """
         transpose rev pad concatenate copy tile split stack unstack device_put sharding_constraint layout_constraint
         reshard mesh_cast all_gather all_gather_invariant all_gather_reduced all_to_all ragged_all_to_all ppermute
-        pbroadcast broadcast_to lu_pivots_to_permutation get swap masked_load masked_swap relayout
+        pbroadcast broadcast_to lu_pivots_to_permutation relayout
         """,
         none,
         held=OWN,
     ),
     **rows("broadcast_in_dim iota empty empty2 create_token zeros_like create_linear", none, written, OWN),
     **rows("gather dynamic_slice slice", none, chosen, OWN),
-    **rows("scatter dynamic_update_slice", none, replaced, OWN),
+    **rows("dynamic_update_slice", none, replaced, OWN),
+    **rows("get swap masked_load masked_swap", none, touched, OWN),
     **rows(
         """
         reshape squeeze expand_dims stop_gradient name optimization_barrier after_all axis_index pvary preduced pin
@@ -356,7 +375,7 @@ TABLE: dict[str, Cost] = {
     **rows("sort", sort, held=BOOK),
     **rows("top_k approx_top_k", top_k, held=BOOK),
     **rows("scatter-add scatter-sub scatter-mul scatter-max scatter-min", scattered, replaced),
-    **rows("addupdate", lambda eqn: size(eqn.invars[1]) * is_inexact(eqn.invars[1]), held=OWN),
+    **rows("addupdate", lambda eqn: size(eqn.invars[1]) * is_inexact(eqn.invars[1]), touched, OWN),
     # products
     **rows("dot_general", dot),
     **rows("ragged_dot_general", ragged_dot, held=OWN),
@@ -413,10 +432,11 @@ TABLE: dict[str, Cost] = {
     ),
 }
 
-# A program once for every element, each window but one of its elements: their bodies say what an operation is.
-BY_BODY: dict[str, Rule] = {
-    "reduce": lambda eqn: size(eqn.invars[0]) - size(eqn.outvars[0]),
-    "reduce_window": lambda eqn: max(0, _jax.window_size(eqn) - 1) * size(eqn.outvars[0]),
+# How often the body of those runs that hold one for their elements; and what they move.
+BY_BODY: dict[str, tuple[Rule, Rule]] = {
+    "reduce": (lambda eqn: max(0, size(eqn.invars[0]) - size(eqn.outvars[0])), all_of_it),
+    "reduce_window": (lambda eqn: max(0, _jax.window_size(eqn) - 1) * size(eqn.outvars[0]), all_of_it),
+    "scatter": (lambda eqn: size(eqn.invars[2]), replaced),
 }
 
 # What runs the program that it holds, once, in its own place; a new kind of primitive is named by its class.

@@ -61,7 +61,7 @@ class Subject:
         # A function of its own: of one that it has seen before JAX returns the executable that it has, at once.
         # One that is compiled already stays as it is, with the arguments that it donates.
         run = self.program.run
-        own = run if hasattr(run, "lower") else lambda *inputs: run(*inputs)
+        own = run if hasattr(run, "trace") else lambda *inputs: run(*inputs)
         lowered = lower_for(own, *self.shapes, target=self.target)
         start = time.perf_counter()
         compiled = lowered.compile()

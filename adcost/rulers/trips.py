@@ -56,15 +56,18 @@ def learnt(eqn: Any, known: Known) -> list[Value]:
     unknown: list[Value] = [None] * len(eqn.outvars)
     if eqn.primitive.name in primitives.CALLS:
         called = _jax.called_program(eqn)
-        if called is None or len(called[0].invars) != len(operands):
+        if called is None or len(called[0].invars) != len(operands) or len(called[0].outvars) != len(unknown):
             return unknown
-        return results(*called, operands)
+        return results(*called, operands) if len(called[0].constvars) == len(called[1]) else unknown
     if len(unknown) != 1 or not any(x is not None for x in operands):
         return unknown
     result = _result(eqn.primitive.name, operands)
-    if isinstance(result, Affine) and not _is_integer(eqn.outvars[0]):
+    if not isinstance(result, Affine):
+        return [result]
+    held = _range(eqn.outvars[0])
+    if held is None or (result.place is not None and not _within(held, _range(eqn.invars[0]))):
         return unknown
-    return [result]
+    return [result if result.place is not None else Affine(None, _wrapped(result.plus, *held))]
 
 
 def results(jaxpr: Any, consts: Sequence[Any], operands: Sequence[Value]) -> list[Value]:
@@ -94,6 +97,7 @@ def trips(eqn: Any, known: Known) -> Trips | None:
             return None
         return start.plus + x.plus, then.plus
 
+    ranges = [_range(v) for v in loop.init]
     most, early = [], not asked.exact
     for left, right in asked.below_zero:
         a, b = course(left), course(right)
@@ -101,13 +105,42 @@ def trips(eqn: Any, known: Known) -> Trips | None:
             early = True
             continue
         gap, closing = b[0] - a[0], a[1] - b[1]
-        most.append(max(0, -(-gap // closing)) if gap > 0 else 0)
+        found = -(-gap // closing) if gap > 0 else 0
+        # Integers wrap: what is compared, and the counters themselves, must stay inside their type until then.
+        counters = [x for x in (left, right) if x.place is not None]
+        counters += [Affine(x.place, 0) for x in counters]
+        if not all(_stays(course(x), found, ranges[x.place]) for x in counters if x.place is not None):
+            early = True
+            continue
+        most.append(found)
     return Trips(min(most), early) if most else None
 
 
-def _is_integer(v: Any) -> bool:
+Range = tuple[int, int]
+
+
+def _range(v: Any) -> Range | None:
+    """The least and the greatest number that an integer variable holds; None of another."""
     dtype = getattr(v.aval, "dtype", None)
-    return dtype is not None and np.issubdtype(dtype, np.integer)
+    if dtype is None or not np.issubdtype(dtype, np.integer):
+        return None
+    return int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
+
+
+def _within(outer: Range, inner: Range | None) -> bool:
+    return inner is not None and outer[0] <= inner[0] and inner[1] <= outer[1]
+
+
+def _wrapped(number: int, least: int, greatest: int) -> int:
+    return (number - least) % (greatest - least + 1) + least
+
+
+def _stays(course: tuple[int, int] | None, trips: int, held: Range | None) -> bool:
+    """Is a value that begins and grows like this inside its type from the first test to the last?"""
+    if course is None or held is None:
+        return False
+    ends = (course[0], course[0] + trips * course[1])
+    return held[0] <= min(ends) and max(ends) <= held[1]
 
 
 SAME = frozenset(

@@ -194,13 +194,14 @@ def from_the_field(view: View) -> Iterator[Verdict]:
     for name in frame["program"].dropna().unique() if len(frame) else [""]:
         line = view.along("inputs", family="field", program=str(name))
         said = line.series("jacrev", "count", "advised")
-        blank = unmeasured(view, "mode-field", "jacfwd / jacrev", "clock", f"time, advised / other mode, {name}", 1.0)
+        quantity = f"time, advised / other mode, {name}".removesuffix(", ")
+        blank = unmeasured(view, "mode-field", "jacfwd / jacrev", "clock", quantity, 1.0)
         if len(said) == 0:
             yield replace(blank, why=line.reasons("count", "jacrev"))
             continue
         d, mode = int(said.index[0]), MODES[said.iloc[0]]
         words = f"which_mode says {mode} from the program's text; {d} inputs."
-        if "jacfwd" not in set(line.frame["method"]):
+        if line.series("jacrev", "count", "possible modes").iloc[0] == 1:
             only = replace(blank, ruler="count", target=ANY, quantity=f"mode advised where one is possible, {name}")
             yield measured(
                 replace(only, predicted=-1.0), (-1.0, -1.0), (said.iloc[0],) * 3, 1, f"{words} jacfwd refuses it."

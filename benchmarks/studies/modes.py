@@ -177,13 +177,16 @@ ADVISED = {"forward": 1.0, "reverse": -1.0, "either": 0.0}
 
 
 def from_the_field(case: Case) -> Program:
-    """The Jacobian of a program from the field; its fact ``advised`` is what ``which_mode`` says of the program."""
+    """The Jacobian of a program from the field; ``advised`` is what ``which_mode`` says of the program."""
     method, f = METHODS[case.method], FIELD[case.word("program")].f
 
     def run(weights: Any, x: Array) -> Array:
         return method.build(lambda x: f(weights, x), x, x, x)
 
-    facts = {"advised": (ADVISED[advised(case)], "1 forward, -1 reverse, 0 either")} if case.method == "jacrev" else {}
+    facts = {}
+    if case.method == "jacrev":
+        facts["advised"] = (ADVISED[advised(case)], "1 forward, -1 reverse, 0 either")
+        facts["possible modes"] = (float(len(field_modes(case))), "modes")
     return Program(run, lambda: field_arguments(case), facts=facts)
 
 

@@ -69,7 +69,8 @@ def sparse_product(weights: Weights, x: Any) -> Any:
 def implicit(weights: Weights, x: Any) -> Any:
     """The solution of a system whose matrix depends on x, by conjugate gradients (lineax, jaxopt users)."""
     modes, right = weights
-    return jsp.sparse.linalg.cg(lambda v: 2 * v + modes.T @ (x**2 * (modes @ v)), right, tol=1e-6)[0]
+    tol = float(jnp.finfo(x.dtype).eps) ** 0.85
+    return jsp.sparse.linalg.cg(lambda v: 2 * v + modes.T @ (x**2 * (modes @ v)), right, tol=tol)[0]
 
 
 def attention(weights: Weights, x: Any) -> Any:

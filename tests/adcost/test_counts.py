@@ -91,6 +91,8 @@ def loop(cond, body, start):
         (loop(lambda i, v: i < 0, lambda i: i + 1, 9), 0),
         (loop(lambda i, v: i[0] < i[1], lambda i: (i[0] + 1, i[1] - 1), (0, 6)), 3),
         (lambda v: jax.jit(lambda v, n: lax.fori_loop(0, n, lambda _, h: jnp.sin(h), v))(v, 5), 5),
+        (lambda v: lax.fori_loop(np.uint8(0), -jnp.uint8(1), lambda _, h: jnp.sin(h), v), 255),
+        (lambda v: lax.fori_loop(np.uint8(0), jnp.uint8(200) + jnp.uint8(100), lambda _, h: jnp.sin(h), v), 44),
         (lambda v: jax.vmap(lambda x: lax.fori_loop(0, 4, lambda _, h: jnp.sin(h), x))(v), 4),
     ],
 )
@@ -117,13 +119,34 @@ def test_a_loop_that_may_end_early_is_counted_at_most(cond):
         loop(lambda i, v: i < 40, lambda i: 2 * i, 1),
         loop(lambda i, v: i < 40, lambda i: i, 0),
         lambda v: lax.fori_loop(0, 3, lambda i, h: lax.fori_loop(0, i, lambda _, k: jnp.sin(k), h), v),
+        loop(lambda i, v: i > 0, lambda i: i - jnp.uint8(3), np.uint8(10)),  # 174: it wraps past 0
+        loop(lambda i, v: i < 250, lambda i: i + jnp.uint8(100), np.uint8(0)),
+        loop(lambda i, v: i - 1 < 5, lambda i: i + 1, np.uint32(0)),
     ],
-    ids=["data", "or", "doubles", "never", "inner bound"],
+    ids=["data", "or", "doubles", "never", "inner bound", "wraps down", "wraps up", "wraps in the test"],
 )
 def test_trips_that_are_not_in_the_program_are_not_guessed(run):
     with pytest.raises(DynamicTripCount):
         count(run, V)
     assert count(run, V, assumed=7).assumed
+
+
+def test_a_named_loop_counts_its_condition_too_and_its_name_whole():
+    def halved(v, name):
+        with jax.named_scope(name):
+            return lax.while_loop(lambda v: jnp.sum(v * v) > 1, lambda v: v * 0.5, v)
+
+    one = count(lambda v: halved(v, "cg"), V, loops={"cg": 10})
+    assert one.flops == 10 * (4 + 4 + 3)
+    both = count(lambda v: halved(halved(v, "cg"), "cg2"), V, loops={"cg": 10, "cg2": 20})
+    assert both.flops == 3 * one.flops
+
+
+def test_of_branches_that_differ_the_dearest_is_counted_and_that_is_said():
+    differing = count(lambda v: lax.cond(v[0] > 0, jnp.sin, lambda v: v, v), V)
+    assert differing.flops == 4
+    assert differing.caveats == ("at most: branches cost differently, the dearest is counted",)
+    assert not count(lambda v: lax.cond(v[0] > 0, jnp.sin, jnp.cos, v), V).caveats
 
 
 def test_what_has_no_rule_makes_the_count_a_lower_bound():
@@ -140,6 +163,7 @@ def test_kernels_and_shards_are_counted_as_often_as_they_run():
         return pallas.pallas_call(kernel, jax.ShapeDtypeStruct(x.shape, x.dtype), grid=(3, 2), interpret=True)(x)
 
     assert count(tiled, V)["mul"] == 6
+    assert count(lambda v: pallas.run_state(lambda r: r.__setitem__(0, jnp.sin(r[0])))(v), V).flops == 1
     mesh = jax.sharding.AbstractMesh((8,), ("a",), axis_types=(jax.sharding.AxisType.Auto,))
     spread = jax.shard_map(jnp.sin, mesh=mesh, in_specs=(jax.P("a"),), out_specs=jax.P("a"))
     assert count(spread, np.ones(16)).flops == 16

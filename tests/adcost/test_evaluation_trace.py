@@ -42,6 +42,11 @@ PROGRAMS = {
     "second derivative": lambda x: jax.grad(jax.grad(lambda x: jnp.exp(x) ** 2))(x),
     "checkpoint": lambda x: jax.checkpoint(lambda x: jnp.sin(jnp.sin(x)))(x),
     "constant": lambda x: 3.0 + 0 * jnp.round(x),
+    "a test at an infinite slope": lambda x: jnp.where(jnp.sqrt(x - x) > 1, x, 2 * x),
+    "a branch at an infinite slope": lambda x: lax.cond(jnp.log(x - x) > 0, lambda x: x, lambda x: 2 * x, x),
+    "what nobody uses": lambda x: (jnp.sqrt(x - x) * 2, x)[1],
+    "the input itself": lambda x: x,
+    "a scan of no step": lambda x: 2 * lax.scan(lambda h, _: (h, h), x, None, length=0)[0],
     "a table": lambda x: jnp.array([1.0, 2.0, 5.0])[2] * x,
 }
 
@@ -75,6 +80,9 @@ def test_a_function_with_its_own_rule_is_one_row_of_its_name():
         (lambda x: lax.scan(lambda h, _: (jnp.sin(h), h), x, None, length=3)[1].sum(), "reduce_sum"),
         (lambda x: lax.scan(lambda h, y: (h * y, None), x, jnp.stack([x, x]))[0], "stack|concatenate|broadcast"),
         (lambda x: jnp.linalg.norm(jnp.zeros(3) + x), "broadcast_in_dim|add"),
+        (lambda x: jnp.abs(jnp.exp(1j * x) + x), "convert_element_type works on complex numbers"),
+        (lambda x: jax.scipy.special.betainc(x, 2.0, 0.3), "regularized_incomplete_beta has no derivative"),
+        (lambda x: (jax.debug.print("{}", x), x)[1], "debug_(print|callback) has an effect"),
         (lambda x: lax.fori_loop(0, 1001, lambda _, h: h + x, x), "at most 1000 rows"),
     ],
 )

@@ -203,6 +203,25 @@ def test_sparse_products_count_their_stored_entries():
     assert not counted.unknown
 
 
+def test_sparse_and_other_products_count_what_meets():
+    from jax.experimental import sparse
+
+    matrix = sparse.BCOO.fromdense(jnp.ones((20, 20)), nse=400)
+    assert count(lambda b: matrix @ b, jnp.ones((20, 3))).flops == 2 * 400 * 3
+    assert count(lambda b: b @ matrix, jnp.ones((5, 20))).flops == 2 * 400 * 5
+    assert count(lambda x: x.at[jnp.arange(5)].apply(jnp.sin), ROW).flops == 5
+    assert count(jnp.prod, shape(8, dtype="complex64")).flops == 7 * 6
+    assert count(lambda x: lax.reduce(x, np.float32(1), lambda a, b: a * b + a, (0,)), shape(0)).flops == 0
+    full, thin = (
+        count(lambda a, f=f: jnp.linalg.svd(a, full_matrices=f), shape(1000, 10)).flops for f in (True, False)
+    )
+    assert full > 20 * thin
+
+
+def test_long_convolutions_are_counted_without_a_table_of_all_pairs():
+    assert count(jnp.convolve, shape(100_000), shape(50_000)).flops == 2 * 100_000 * 50_000
+
+
 def test_gathers_and_updates_move_what_they_touch():
     """Of a table of ten million, ten rows are read."""
     table, index = shape(10_000_000), shape(10, dtype="int32")

@@ -1,9 +1,12 @@
 """Schedules, executed symbolically, against their optimum and an oracle that shares no code with them."""
 
+import copy
+import pickle
 import sys
 from dataclasses import FrozenInstanceError
 from functools import cache
 
+import numpy as np
 import pytest
 from checkpoint_schedules import Forward, Revolve
 from hypothesis import given
@@ -165,6 +168,28 @@ def test_rows_read_as_documented():
         Row(0, 0, 1, NO_STORE, True),
         Row(0, 0, 0, NO_STORE, True),
     )
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda table: table + np.array([0, 0, 0, 0, 2]), "backward is one of 0 and 1"),
+        (lambda table: table + np.array([0, 2**32, 0, 0, 0]), "32 bits"),
+        (lambda table: table + 0.5, "whole numbers"),
+        (lambda table: table.reshape(2, -1), "rows of load, at, advance, store, backward"),
+    ],
+)
+def test_tables_that_are_no_moves_are_refused(spoil, message):
+    with pytest.raises(ValueError, match=message):
+        Schedule(4, 4, spoil(store_all(4).table))
+
+
+def test_a_copy_of_a_schedule_cannot_be_changed_either():
+    for made in (binomial(10, 3), pickle.loads(pickle.dumps(binomial(10, 3))), copy.deepcopy(binomial(10, 3))):
+        assert made == binomial(10, 3)
+        assert hash(made) == hash(binomial(10, 3))
+        with pytest.raises(ValueError, match="read-only"):
+            made.table[0, 0] = 1
 
 
 @pytest.mark.parametrize("slots", [2, 10, 300, 2000])

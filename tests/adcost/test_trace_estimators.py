@@ -71,6 +71,26 @@ def test_too_few_probes_are_refused_in_a_line(estimator, least):
     assert np.isfinite(estimate(estimator, identity, random_probes(5, least, "float64")))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("rank", "half"), [(1, 2), (3, 4), (9, 10), (9, 11)])
+def test_a_probe_that_others_hardly_replace_is_replaced(rank, half, dtype):
+    """The null space may reach a probe with a small weight: the range without it is the same, and the trace exact."""
+    matrix = jnp.diag(jnp.where(jnp.arange(64) < rank, 1.0, 0.0)).astype(dtype)
+    probes = np.random.default_rng(0).normal(size=(500, 64, 2 * half)).astype(dtype)
+    found = jax.jit(jax.vmap(lambda v: xtrace(lambda columns: matrix @ columns, v)))(probes)
+    off = np.abs(np.asarray(found) - rank) / rank
+    assert np.mean(off > 1e-2) <= 0.002
+
+
+@pytest.mark.parametrize("estimator", [hutchinson, hutchpp, xtrace])
+def test_derivatives_are_finite_where_the_sketch_is_singular(estimator):
+    low = jnp.diag(jnp.array([1.0, 2.0, 0.0, 0.0]))
+    probes = random_probes(4, 12, "float64")
+    slope = jax.grad(lambda t: estimator(lambda columns: t * (low @ columns), probes))(1.0)
+    assert slope == pytest.approx(float(estimator(lambda columns: low @ columns, probes)))
+    assert np.isfinite(jax.grad(lambda z: estimator(lambda columns: z @ columns, probes))(jnp.zeros((4, 4)))).all()
+
+
 @pytest.mark.parametrize("rank", [1, 10, 31, 47])
 def test_a_hessian_of_few_data_points_has_its_trace(rank):
     """Laplace #281, matfree #182: probes beyond the rank must not spoil it."""

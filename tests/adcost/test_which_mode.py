@@ -86,6 +86,29 @@ def test_where_neither_mode_is_possible_it_says_so():
     assert (advice.forward_flops, advice.reverse_flops, advice.residual_bytes) == (None, None, None)
 
 
+def test_what_jax_takes_is_taken_and_what_it_refuses_is_refused():
+    mixed = {"a": jnp.ones(3), "b": jnp.ones(3, "complex64")}
+    assert which_mode(lambda t: t["a"] * t["b"], mixed).mode == "neither"
+    assert which_mode(lambda z: (z * z, jnp.abs(z)), jnp.ones(3, "complex64")).mode == "neither"
+    assert which_mode(lambda x: (x * 2, jax.random.key(0)), X).mode == "neither"
+    weak = which_mode(lambda s: lax.fori_loop(0, 3, lambda _, c: c * s, jnp.ones(3, jnp.bfloat16)), 2.0)
+    assert weak.mode == "forward"
+
+
+def test_a_rule_that_raises_without_a_word_is_a_refusal():
+    @jax.custom_jvp
+    def unfinished(x):
+        return x
+
+    @unfinished.defjvp
+    def _(primals, tangents):
+        raise NotImplementedError
+
+    assert (
+        which_mode(lambda x: unfinished(x).sum(), X).why == "forward: NotImplementedError; reverse: NotImplementedError"
+    )
+
+
 def test_complex_functions_of_complex_numbers_have_both_modes():
     matrix = jnp.ones((3, 40), "complex64")
     assert which_mode(lambda z: matrix @ z, jnp.ones(40, "complex64")).mode == "reverse"

@@ -1,5 +1,7 @@
 """Forward against reverse mode: products and Jacobians, the advice, the fitted boundary, the evaluation trace."""
 
+import contextlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +18,7 @@ from analysis.figures import worked_example
 from analysis.worked_example import by_hand, f, lecture
 from benchmarks import all_studies
 from benchmarks.studies import closed_forms, hessians, modes
+from benchmarks.workloads.field import FIELD
 
 DIMENSIONS = st.sampled_from([1, 2, 4, 8])
 
@@ -165,4 +168,16 @@ def test_what_has_no_trace_is_refused():
 def test_sizes_of_a_grid_share_rounds():
     study = all_studies()["modes"]
     groups = {study.shares_rounds(case) for case in study.cases("quick")}
-    assert groups == {f"family_{family}-float32" for family in modes.FAMILIES}
+    assert groups == {f"family_{family}-float32" for family in (*modes.FAMILIES, "field")}
+
+
+@pytest.mark.parametrize("name", FIELD)
+def test_programs_from_the_field_have_the_derivative_of_differences(name):
+    size = (("family", "field"), ("program", name), ("inputs", FIELD[name].inputs), ("outputs", FIELD[name].outputs))
+    for method in FIELD[name].modes:
+        case = Case("modes", method, size, "float64")
+        program = modes.program(case)
+        found = jax.jit(program.run)(*program.inputs())
+        np.testing.assert_allclose(found, modes.reference(case), rtol=1e-4, atol=1e-5 * np.max(np.abs(found)))
+    with pytest.raises(TypeError) if FIELD[name].modes == ("jacrev",) else contextlib.nullcontext():
+        jax.eval_shape(jax.jacfwd(lambda x: FIELD[name].f(program.inputs()[0], x)), program.inputs()[1])

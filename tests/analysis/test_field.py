@@ -1,0 +1,70 @@
+"""The claim ``mode-field``: advice that the clock bears out, advice that it refutes, and cells that cannot tell."""
+
+import json
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+
+from adcost.suite.journal import Record
+from adcost.suite.vocabulary import Case, Number
+from analysis import claims, frame
+
+(CLAIM,) = (known for known in claims.CLAIMS if known.id == "mode-field")
+
+
+def verdicts(tmp_path, advised, ratio, spread=0.02, modes=("jacfwd", "jacrev"), noise=0.01, possible=2):
+    """Of one program, whose jacfwd takes so many times as long as its jacrev."""
+    params = (("family", "field"), ("program", "gather"), ("inputs", 4096), ("outputs", 64))
+    rng = np.random.default_rng(0)
+    records = []
+    for mode in modes:
+        numbers = [Number("count", "any", "flops", "flop", 1.0), Number("compiler", "cpu", "temp", "B", 1.0)]
+        if mode == "jacrev":
+            numbers.append(Number("count", "any", "advised", "", advised))
+            numbers.append(Number("count", "any", "possible modes", "modes", possible))
+        else:
+            low, high = ratio * (1 - spread), ratio * (1 + spread)
+            numbers.append(Number("clock", "cpu", "time / jacrev", "1", ratio, low, high, 50))
+        seconds = tuple(np.exp(noise * rng.normal(size=50))) if mode == "jacrev" else ()
+        again = tuple(np.exp(noise * rng.normal(size=50))) if mode == "jacrev" else ()
+        records.append(asdict(Record(Case("modes", mode, params), "cpu", tuple(numbers), (), seconds, again)))
+    path = tmp_path / "field.json"
+    path.write_text(json.dumps({"environment": {"machine": "m", "commit": "c"}, "records": records}))
+    return claims.verdicts(frame.read([path]), [CLAIM])
+
+
+@pytest.mark.parametrize(
+    ("advised", "ratio", "verdict"),
+    [
+        (-1.0, 5.0, "confirmed"),  # reverse was said, and forward takes five times as long
+        (-1.0, 0.2, "refuted"),
+        (1.0, 0.2, "confirmed"),
+        (1.0, 5.0, "refuted"),
+        (1.0, 0.99, "inconclusive"),
+        (0.0, 1.5, "confirmed"),
+        (0.0, 0.5, "confirmed"),
+        (0.0, 4.0, "refuted"),
+    ],
+)
+def test_advice_is_held_against_the_clock(tmp_path, advised, ratio, verdict):
+    (found,) = verdicts(tmp_path, advised, ratio)
+    assert found.verdict == verdict, found
+    assert found.low < found.measured < found.high
+
+
+def test_where_one_mode_is_possible_it_must_be_the_one_advised(tmp_path):
+    (right,) = verdicts(tmp_path, -1.0, 1.0, modes=("jacrev",), possible=1)
+    (wrong,) = verdicts(tmp_path, 1.0, 1.0, modes=("jacrev",), possible=1)
+    assert (right.verdict, wrong.verdict) == ("confirmed", "refuted")
+    assert right.target == "any"
+
+
+def test_a_mode_that_was_not_timed_is_not_one_that_is_refused(tmp_path):
+    (found,) = verdicts(tmp_path, -1.0, 1.0, modes=("jacrev",))
+    assert found.verdict == "not measured"
+
+
+def test_a_noisy_machine_cannot_tell(tmp_path):
+    (found,) = verdicts(tmp_path, -1.0, 1.1, noise=1.0)
+    assert found.verdict == "inconclusive"
