@@ -98,6 +98,8 @@ class View:
 
     def _by_size(self, *asked: str) -> pd.DataFrame:
         chosen = self.frame.iloc[self._quantities.get(asked, [])]
+        if self.sweep not in chosen:  # no result has this parameter
+            chosen = chosen.assign(**{self.sweep: np.nan})
         rows = chosen.dropna(subset=[self.sweep]).drop_duplicates(self.sweep, keep="last").sort_values(self.sweep)
         return rows.set_index(rows[self.sweep].astype(int))  # beside studies without this parameter it is of floats
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from math import exp, inf
 
+import numpy as np
 import pandas as pd
 from scipy import stats
 
@@ -38,17 +39,22 @@ def along_outputs(view: View, family: str) -> View:
     return view.along("outputs", family=family, depth=MAP_DEPTH, inputs=1)
 
 
+def _in_depth(view: View) -> pd.DataFrame:
+    """The rows of the sweep over depth."""
+    depth = view.frame.get("depth", pd.Series(np.nan, view.frame.index))
+    return view.frame[depth.notna() & (depth != MAP_DEPTH)]
+
+
 def along_depth(view: View, family: str) -> View:
     """The sweep over depth, at the number of inputs and outputs at which it was made."""
-    frame = view.frame[(view.frame["family"] == family) & (view.frame["depth"] != MAP_DEPTH)]
-    at = frame["inputs"].dropna()
+    frame = _in_depth(view)
+    at = frame[frame["family"] == family]["inputs"].dropna()
     return view.along("depth", family=family, inputs=at.max() if len(at) else 0, outputs=at.max() if len(at) else 0)
 
 
 def families_in_depth(view: View) -> list[str]:
     """The families that were swept over depth."""
-    swept = view.frame[view.frame["depth"].notna() & (view.frame["depth"] != MAP_DEPTH)]
-    return [str(name) for name in swept["family"].dropna().unique()]
+    return [str(name) for name in _in_depth(view)["family"].dropna().unique()]
 
 
 def swept(view: View) -> list[str]:
@@ -217,9 +223,16 @@ def from_the_field(view: View) -> Iterator[Verdict]:
             why = f"{words} Then neither is {CLOSE_BESIDE} times as fast as the other."
             yield measured(same, (1 / CLOSE_BESIDE, CLOSE_BESIDE), (value, low, high), 1, why)
         else:
-            yield measured(blank, (0.0, 1.0), (value, low, high), 1, words)
+            flops, entries = line.series("jacrev", "count", "flops"), d * int(line.frame["outputs"].max())
+            verdict = measured(blank, (0.0, 1.0), (value, low, high), 1, words)
+            folded = verdict.verdict == "refuted" and len(flops) and flops.iloc[0] < entries
+            yield _with_reason(verdict, FOLDED if folded else "")
 
 
+FOLDED = (
+    "It does less arithmetic than its Jacobian has entries; a likely cause is that XLA folds the seeds, unit vectors, "
+    "into what moves them, and both modes then do little but write the result."
+)
 MODES = {1.0: "forward", -1.0: "reverse", 0.0: "either"}
 
 

@@ -45,7 +45,7 @@ def figures(view: View) -> list[Drawn]:
     """All figures of the study for which the results hold numbers."""
     with styled():
         drawn = (crossover_map, costs, gradient, memory) if view.attached else (memory,)
-        found = [draw(view) for draw in drawn]
+        found = [draw(view) for draw in drawn if crossover.families(view)]
         if view.attached and "field" in view.families:
             found.append(field(view))
         return [*found, worked_example.graph(lecture())] if view.attached else found

@@ -336,5 +336,6 @@ STUDY = Study(
     tolerance=lambda case: 1e-3,
     baselines=("jacrev", "function"),
     together=("program", "inputs", "outputs", "depth"),
+    in_turn=("program",),
     compared={"depth": DEPTHS},
 )
