@@ -178,3 +178,12 @@ def test_the_committed_run_gives_the_committed_verdicts():
             assert verdict.measured is None or not isfinite(verdict.measured)
         else:
             assert verdict.measured == pytest.approx(row["measured"], rel=1e-6)
+
+
+def test_what_is_said_of_the_field_is_what_its_committed_run_says():
+    rows = [v for v in claims.verdicts(frame.read([REFERENCE / "field.json.xz"])) if v.claim == "mode-field"]
+    kinds = [row.verdict for row in rows]
+    counts = (kinds.count(kind) for kind in ("confirmed", "refuted", "inconclusive"))
+    assert "the advice was confirmed for {},\n  refuted for {} and inconclusive for {}".format(*counts) in README
+    (smallest,) = (row for row in rows if row.quantity.endswith("smallest"))
+    assert f"{smallest.measured:.2f} [{smallest.low:.2f}, {smallest.high:.2f}] of the time of forward mode" in README
