@@ -197,7 +197,7 @@ def _advice(view: View) -> Verdict:
 def from_the_field(view: View) -> Iterator[Verdict]:
     """Programs that people asked about: is the mode that the text advises the faster one?"""
     frame = view.frame[view.frame["family"] == "field"]
-    for name in frame["program"].dropna().unique() if len(frame) else [""]:
+    for name in frame["program"].dropna().unique() if len(frame) and view.attached else [""]:
         line = view.along("inputs", family="field", program=str(name))
         said = line.series("jacrev", "count", "advised")
         quantity = f"time, advised / other mode, {name}".removesuffix(", ")

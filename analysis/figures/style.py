@@ -86,6 +86,9 @@ def look(i: int) -> dict[str, Any]:
 
 
 PLACES = re.compile(r' (?:d|x|y|width|height|points|transform)="[^"]*"')
+UNTURNED = re.compile(r' transform="rotate\(-0 [^"]*\)"')
+FAMILY = "DejaVu Sans, Verdana, sans-serif"  # said once a picture, not once a word
+FONT = "font-family: 'DejaVu Sans', 'Verdana', sans-serif; "
 DIGITS = re.compile(r"(\d\.\d\d)\d+")  # beyond a hundredth of a point nothing is seen
 
 
@@ -95,6 +98,7 @@ def svg(figure: Figure) -> str:
     with styled():
         figure.savefig(out, format="svg", metadata={"Date": None}, bbox_inches="tight")
     text = PLACES.sub(lambda place: DIGITS.sub(r"\1", place[0]), out.getvalue())
+    text = UNTURNED.sub("", text).replace(FONT, "").replace("<svg ", f'<svg font-family="{FAMILY}" ', 1)
     return " ".join(text[text.index("<svg") :].split())
 
 
