@@ -98,6 +98,8 @@ class View:
 
     def _by_size(self, *asked: str) -> pd.DataFrame:
         chosen = self.frame.iloc[self._quantities.get(asked, [])]
+        if asked[1] == "count":  # a bound is no number
+            chosen = chosen.loc[[not _is_bound(flags) for flags in chosen["flags"]]]
         if self.sweep not in chosen:  # no result has this parameter
             chosen = chosen.assign(**{self.sweep: np.nan})
         rows = chosen.dropna(subset=[self.sweep]).drop_duplicates(self.sweep, keep="last").sort_values(self.sweep)
@@ -167,6 +169,10 @@ class View:
                 mine = missing[(missing["method"] == method) & (missing["ruler"] == gap)] if len(missing) else missing
                 if len(mine):
                     return f"{method}: {mine.iloc[0]['reason']}."
+            counted = self.frame[(self.frame["method"] == method) & (self.frame["ruler"] == "count")]["flags"]
+            bounds = [flags for flags in counted if _is_bound(flags)]
+            if ruler == "count" and bounds:
+                return f"{method}: its count is a bound ({bounds[0]})."
         return "No result that was read holds this number."
 
     def noise(self) -> tuple[float, float, float, int]:
@@ -194,6 +200,11 @@ class View:
         floor = exp(self.floor(n))
         value, low, high = (float(rows[column][n]) for column in ("value", "low", "high"))
         return value, low / floor, high * floor
+
+
+def _is_bound(flags: str) -> bool:
+    """Does a count's flag say that it is one?"""
+    return "at least:" in flags or "at most:" in flags
 
 
 def _against_itself(again: pd.DataFrame) -> tuple[float, float, float, int]:

@@ -36,7 +36,7 @@ class Count:
     early
         May a loop end before the trips that are counted? Both figures are then "at most".
     branches
-        Did branches cost differently? Both figures are then those of the dearest, "at most".
+        Did branches differ in flops? Those of the dearest are then counted, "at most". (``moved`` is always the most.)
     assumed
         Did a loop get the trips that were assumed, since only the data know them?
     """
@@ -290,7 +290,7 @@ def _sum(parts: Sequence[tuple[int, Count]]) -> Count:
 def _dearest(branches: Sequence[Count]) -> Count:
     """The dearest branch by flops; the most bytes that one of them moves."""
     most = max(branches, key=lambda branch: (branch.flops, branch.moved))
-    same = all((branch.flops, branch.moved) == (most.flops, most.moved) for branch in branches)
+    same = all(branch.flops == most.flops for branch in branches)
     rest = Count(moved=max(branch.moved for branch in branches) - most.moved, branches=not same)
     others = [(0, branch) for branch in branches if branch is not most]
     return _sum([(1, most), (1, rest), *others])

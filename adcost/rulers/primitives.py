@@ -350,12 +350,13 @@ TABLE: dict[str, Cost] = {
     **rows("get swap masked_load masked_swap", none, touched, OWN),
     **rows(
         """
-        reshape squeeze expand_dims stop_gradient name optimization_barrier after_all axis_index pvary preduced pin
-        unpin copy_p debug_callback debug_print inspect_sharding dce_sink tie num_programs program_id new_ref empty_ref
-        free_ref freeze delay check dim_as_value dimension_size shape_assertion platform_index get_global precv psend
-        semaphore_read semaphore_signal semaphore_wait unreachable vary_unreduced_cast reduced_vary_cast
-        vary_unreduced_cast_p reduced_vary_cast_p with_memory_space_constraint xla_metadata_value log_read log_extend
-        new_log new_box box_get box_set accum_grad_in_ref
+        reshape squeeze expand_dims stop_gradient name CheckpointName optimization_barrier after_all axis_index
+        pvary preduced pin unpin copy_p debug_callback debug_print inspect_sharding dce_sink tie num_programs
+        program_id new_ref empty_ref free_ref freeze delay check dim_as_value dimension_size shape_assertion
+        platform_index get_global precv psend semaphore_read semaphore_signal semaphore_wait unreachable
+        vary_unreduced_cast reduced_vary_cast vary_unreduced_cast_p reduced_vary_cast_p
+        with_memory_space_constraint xla_metadata_value log_read log_extend new_log new_box box_get box_set
+        accum_grad_in_ref
         """,
         none,
         nothing,

@@ -1,7 +1,7 @@
 """The claim ``mode-field``: advice that the clock bears out, advice that it refutes, and cells that cannot tell."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -9,6 +9,7 @@ import pytest
 from adcost.suite.journal import Record
 from adcost.suite.vocabulary import Case, Number
 from analysis import claims, frame
+from analysis.view import views
 
 (CLAIM,) = (known for known in claims.CLAIMS if known.id == "mode-field")
 
@@ -68,3 +69,18 @@ def test_a_mode_that_was_not_timed_is_not_one_that_is_refused(tmp_path):
 def test_a_noisy_machine_cannot_tell(tmp_path):
     (found,) = verdicts(tmp_path, -1.0, 1.1, noise=1.0)
     assert found.verdict == "inconclusive"
+
+
+def test_a_count_that_is_a_bound_is_no_number(tmp_path):
+    """A verdict about flops must not rest on "at least"."""
+    case = Case("modes", "vjp", (("family", "dense"), ("inputs", 4), ("outputs", 1), ("depth", 8)))
+    exact = Number("count", "any", "flops", "flop", 10.0)
+    bound = replace(exact, flags=("at least: the cost of igamma is not known",))
+    for number, known in ((exact, True), (bound, False)):
+        path = tmp_path / f"{known}.json"
+        records = [asdict(Record(case, "cpu", (number, Number("compiler", "cpu", "temp", "B", 1.0))))]
+        path.write_text(json.dumps({"environment": {}, "records": records}))
+        (view,) = views(frame.read([path]))
+        found = view.along("inputs", family="dense", depth=8, outputs=1).series("vjp", "count", "flops")
+        assert (len(found) == 1) == known
+    assert "its count is a bound (at least: the cost of igamma is not known)" in view.reasons("count", "vjp")
