@@ -73,16 +73,18 @@ def equations(jaxpr: Any) -> Iterator[Any]:
 
 def called_program(eqn: Any) -> tuple[Any, tuple[Any, ...]] | None:
     """The program that an equation calls, as a jaxpr that is not closed, and its constants; None if it calls none."""
-    return next(_programs_in(_parameters(eqn)), None)
+    return next(((jaxpr, consts) for jaxpr, consts, _ in subprograms(eqn)), None)
 
 
-CUSTOM = ("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr", "CustomVJPTraced")  # bring their own rule
+# What brings a rule of its own for derivatives, which is not that of the program it runs.
+CUSTOM = ("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr", "CustomVJPTraced", "custom_linear_solve")
 
 
 def called_name(eqn: Any) -> str:
-    """The name of the function that an equation calls; of the primitive where it is not kept."""
+    """The name of the function that an equation calls; of the primitive where it has none."""
     called = called_program(eqn)
-    return getattr(called and called[0].debug_info, "func_name", None) or primitive_name(eqn)
+    name = getattr(called and called[0].debug_info, "func_name", None) or "<unknown>"
+    return primitive_name(eqn) if name.startswith("<") else name
 
 
 def has_effects(eqn: Any) -> bool:

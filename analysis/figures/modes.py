@@ -227,7 +227,7 @@ def tables(view: View) -> list[Table]:
         rows.append([family, *(str(sum(c.outcome == outcome for c in mine)) for outcome in outcomes), wrong or "none"])
     caption = (
         "adcost.which_mode(f, *args) counts the flops of both Jacobians in the program's text and runs nothing."
-        "  Held against the clock, cell by cell; too close to call: the counts are within a factor of "
+        " Held against the clock, cell by cell; too close to call: the counts are within a factor of "
         f"{CLOSE}, or the interval of the times holds 1."
     )
     head = ("family", "cells: right", "wrong", "too close to call", "where it was wrong")

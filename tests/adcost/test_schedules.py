@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import re
 import sys
 from dataclasses import FrozenInstanceError
 from functools import cache
@@ -152,6 +153,24 @@ def test_an_invalid_schedule_is_refused_in_one_line(rows, slots, message):
         Schedule(2, slots, tuple(rows))
     assert message in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+@given(st.integers(1, 9), st.integers(1, 4), st.lists(st.tuples(*[st.integers(0, 99)] * 3), max_size=2))
+def test_all_rows_at_once_are_judged_as_one_by_one(depth, slots, spoiled):
+    """What is accepted passes the rules that stand in ``interpret``, row by row."""
+    good = binomial(depth, slots)
+    table = good.table.copy()
+    for row, column, value in spoiled:
+        table[row % len(table), column % 5] = value % 2 if column % 5 == 4 else value % (depth + 2) - 1
+    right = object.__new__(Schedule)
+    right.__dict__.update(depth=depth, slots=good.slots, table=table)
+    try:
+        list(interpret(right))
+    except ValueError as refusal:
+        with pytest.raises(ValueError, match=re.escape(str(refusal))):
+            Schedule(depth, good.slots, table)
+    else:
+        assert Schedule(depth, good.slots, table).depth == depth
 
 
 @pytest.mark.parametrize(
