@@ -76,7 +76,8 @@ FIGURES = $(shell sed -n 's|.*(results/reference/figures/\([a-zA-Z0-9_.-]*\)).*|
 CHROMIUM ?= chromium
 
 noise: $(VENV)/report
-	$(BIN)/python -m benchmarks.noise
+	$(BIN)/adcost measure benchmarks/studies --study $(STUDY) --processes 40 -o results/noise.json
+	$(BIN)/python -m analysis.coverage results/noise.json
 
 clean:
 	rm -rf $(VENV) .venv-oldest .venv-newest .asv build results/*.json results/journals results/report

@@ -22,6 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     measure.add_argument("--study", default="all", help="names of studies, separated by commas (all)")
     measure.add_argument("--profile", default="quick", help="quick or full (quick)")
     measure.add_argument("--targets", default="cpu", help="names of targets, separated by commas (cpu)")
+    measure.add_argument("--processes", type=int, help="in which programs are timed (those of the profile)")
     measure.add_argument("-o", "--output", type=Path, default=Path("adcost.json"), help="file (adcost.json)")
     options = parser.parse_args(arguments)
     absent = not_installed(("suite", "memory_profiler"))
@@ -31,7 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from adcost.suite.measure import measure_to_file
 
     try:
-        for line in measure_to_file(options.folders, options.study, options.profile, options.targets, options.output):
+        for line in measure_to_file(
+            options.folders, options.study, options.profile, options.targets, options.output, options.processes
+        ):
             print(line)
     except (ValueError, OSError) as error:
         print(f"adcost: {error}", file=sys.stderr)

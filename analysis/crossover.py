@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from math import exp
 
 import numpy as np
 from scipy import optimize
@@ -48,10 +47,10 @@ def cells(view: View, family: str, depth: int, ruler: str) -> list[Cell]:
 
 def _ratios(line: View, ruler: str) -> Iterator[tuple[int, tuple[float, float, float]]]:
     if ruler == "clock":
-        rows = line.rows("jacfwd", "clock", "time / jacrev")
-        for d, ratio, low, high in zip(rows.index, rows["value"], rows["low"], rows["high"], strict=True):
-            floor = line.floor(int(d))
-            yield int(d), (float(ratio), float(low) * exp(-floor), float(high) * exp(floor))
+        for d in line.rows("jacfwd", "clock", "time / jacrev").index:
+            found = line.widened("jacfwd", "time / jacrev", int(d))
+            assert found is not None
+            yield int(d), found
         return
     quantity = "flops" if ruler == "count" else line.plan
     forward, reverse = (line.series(method, ruler, quantity) for method in ("jacfwd", "jacrev"))

@@ -19,8 +19,9 @@ from adcost.targets import ANY
 from benchmarks import all_studies
 
 NUMBER = ["ruler", "target", "quantity", "at", "unit", "value", "low", "high", "repeats", "flags"]
+LEVELS = ["processes", "between", "within"]  # of a time: how many, and the deviations of its logarithm
 GAP = ["ruler", "target", "reason", "fault"]
-PAIR = ["target", "first", "again"]
+TIMING = ["target", "samples", "again", "seeds"]
 ORIGIN = ["source", "commit", "jax", "python", "machine"]
 
 # What asv's benchmarks measure, by the name of the method: ruler, quantity, unit.
@@ -37,11 +38,11 @@ ASV = {
 
 @dataclass(frozen=True)
 class Results:
-    """All that was read: the frame, what is missing and why, the A/A pairs, the environment of each source."""
+    """All that was read: the frame, what is missing and why, every round's seconds, the environment of each source."""
 
     frame: pd.DataFrame
     missing: pd.DataFrame
-    again: pd.DataFrame  # a row a round: study, method, parameters, first, again (seconds of the same executable)
+    timings: pd.DataFrame  # a row a case: samples, again (seconds by process and round), seeds (which rounds)
     environments: Mapping[str, Mapping[str, Any]]
 
 
@@ -55,7 +56,7 @@ def read(paths: Iterable[Path]) -> Results:
     """
     numbers: list[dict[str, Any]] = []
     missing: list[dict[str, Any]] = []
-    again: list[dict[str, Any]] = []
+    timings: list[dict[str, Any]] = []
     environments = {}
     for path in {path.resolve(): path for path in paths}.values():
         before = len(numbers) + len(missing)
@@ -77,13 +78,21 @@ def read(paths: Iterable[Path]) -> Results:
                 numbers += [{**case, **number, **origin} for number in record["numbers"]]
                 missing += [{**case, **gap, **origin} for gap in record["missing"]]
                 where = {**case, **origin, "target": record.get("target", "cpu")}
-                for first, second in zip(record["samples"], record["again"], strict=False):
-                    again.append({**where, "first": first, "again": second})
+                if record["samples"]:
+                    by_process = {name: _by_process(record[name]) for name in ("samples", "again")}
+                    timings.append({**where, **by_process, "seeds": tuple(record.get("seeds", ()))})
         if len(numbers) + len(missing) == before:
             raise ValueError(f"{path} holds no case of this suite; make one with `make report` or `asv run`")
-    pairs = _table(again, PAIR)
-    once = pairs.drop_duplicates([name for name in pairs if name != "source"])  # a copy of a result adds no rounds
+    timed = _table(timings, TIMING)
+    once = timed.drop_duplicates([name for name in timed if name != "source"])  # a copy of a result adds no rounds
     return Results(_frame(numbers), _table(missing, GAP), once, environments)
+
+
+def _by_process(samples: Any) -> tuple[tuple[float, ...], ...]:
+    """Seconds by process and round; those of before adcost 0.4 are of one process."""
+    if not samples or isinstance(samples[0], (int, float)):
+        return (tuple(samples),) if samples else ()
+    return tuple(map(tuple, samples))
 
 
 def _identity(case: Case) -> dict[str, Any]:
@@ -92,7 +101,7 @@ def _identity(case: Case) -> dict[str, Any]:
 
 def parameters(frame: pd.DataFrame) -> list[str]:
     """The columns that are parameters of cases."""
-    others = {"study", "method", "dtype", *NUMBER, *GAP, *PAIR, *ORIGIN}
+    others = {"id", "study", "method", "dtype", *NUMBER, *LEVELS, *GAP, *TIMING, *ORIGIN}
     return [str(name) for name in frame if name not in others]
 
 
@@ -102,7 +111,8 @@ def _table(rows: list[dict[str, Any]], columns: list[str]) -> pd.DataFrame:
 
 
 def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    frame = _table(rows, NUMBER)
+    frame = _table(rows, [*NUMBER, *LEVELS])
+    frame.insert(0, "id", range(len(frame)))
     frame["flags"] = frame.pop("flags").map(lambda flags: "; ".join(flags) if isinstance(flags, (list, tuple)) else "")
     frame["at"] = frame["at"].map(
         lambda at: "; ".join(f"{k}={v}" for k, v in at) if isinstance(at, (list, tuple)) else ""
@@ -110,7 +120,8 @@ def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
     texts = dict.fromkeys(
         ("ruler", "target", "quantity", "at", "flags"), str
     )  # an empty column would be one of numbers
-    return frame.astype({"value": float, "low": float, "high": float, **texts})
+    numbers = dict.fromkeys(("value", "low", "high", "between", "within"), float)
+    return frame.fillna({"processes": 1}).astype({**numbers, "processes": int, **texts})
 
 
 def _records(content: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

@@ -4,16 +4,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import exp, inf, log
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from adcost.rulers.clock import median_interval
-from adcost.suite.vocabulary import Method
+from adcost.rulers import clock
+from adcost.suite.vocabulary import Interval, Method
 from adcost.targets import ANY, TARGETS
 from analysis.frame import Results, parameters
 from benchmarks import all_studies
+
+
+class AgainstItself(NamedTuple):
+    """A ratio of a program to itself with its 95% interval, and the rounds that it is of."""
+
+    value: float
+    low: float
+    high: float
+    rounds: int
 
 
 @dataclass(frozen=True)
@@ -74,12 +83,12 @@ class View:
         return {}  # they are asked for again and again, and so is what is in them
 
     def _slice(self, sweep: str, fixed: Mapping[str, Any]) -> "View":
-        narrowed = replace(self.results, frame=self.frame, missing=self.missing, again=self.again)
+        narrowed = replace(self.results, frame=self.frame, missing=self.missing, timings=self.timings)
         return replace(self, results=narrowed, sweep=sweep, workload=(*self.workload, *fixed.items()))
 
     @cached_property
-    def again(self) -> pd.DataFrame:
-        return self._mine(self.results.again)
+    def timings(self) -> pd.DataFrame:
+        return self._mine(self.results.timings)
 
     def traits(self, method: str) -> Method | None:
         """What the study says of a method; None of one that it no longer has."""
@@ -175,31 +184,34 @@ class View:
                 return f"{method}: its count is a bound ({bounds[0]})."
         return "No result that was read holds this number."
 
-    def noise(self) -> tuple[float, float, float, int]:
-        """The A/A ratio of the run: the same executable against itself, its 95% interval, and the rounds."""
-        return _against_itself(self.again)
+    def noise(self) -> AgainstItself:
+        """The A/A ratio of the run: a program against the same one, compiled again; of one process in older results."""
+        return _against_itself(self.timings)
 
-    def noise_at(self, depth: int) -> tuple[float, float, float, int]:
+    def noise_at(self, depth: int) -> AgainstItself:
         """The A/A ratio at one depth."""
-        again = self.again
-        return _against_itself(again[again[self.sweep] == depth] if len(again) else again)
+        timings = self.timings
+        return _against_itself(timings[timings[self.sweep] == depth] if len(timings) else timings)
 
     def floor(self, depth: int) -> float:
-        """What the clock cannot tell from 1 at a depth, as a logarithm: the farther end of its own A/A interval.
+        """What the clock cannot tell from 1 at a depth, as a logarithm, of results that know one process alone.
 
-        The pooled interval would not do: it rests on the many rounds of small depths, and large ones are noisier.
+        It is the farther end of the A/A interval. Intervals over processes need no such floor.
         """
         _, low, high, _ = self.noise_at(depth)
         return max(abs(log(low)), abs(log(high))) if low > 0 and high < inf else inf
 
-    def widened(self, method: str, quantity: str, n: int) -> tuple[float, float, float] | None:
-        """A ratio of times at one size with its interval, widened by the noise floor; None if it was not measured."""
+    def widened(self, method: str, quantity: str, n: int) -> Interval | None:
+        """A ratio of times at one size with its interval; None if it was not measured.
+
+        Of one process alone it is widened by the noise floor.
+        """
         rows = self.rows(method, "clock", quantity)
         if n not in rows.index:
             return None
-        floor = exp(self.floor(n))
+        floor = exp(self.floor(n)) if rows["processes"][n] == 1 else 1.0
         value, low, high = (float(rows[column][n]) for column in ("value", "low", "high"))
-        return value, low / floor, high * floor
+        return Interval(value, low / floor, high * floor)
 
 
 def _is_bound(flags: str) -> bool:
@@ -207,10 +219,16 @@ def _is_bound(flags: str) -> bool:
     return "at least:" in flags or "at most:" in flags
 
 
-def _against_itself(again: pd.DataFrame) -> tuple[float, float, float, int]:
-    if len(again) == 0:
-        return 1.0, 0.0, inf, 0
-    return *median_interval(list(again["first"] / again["again"])), len(again)
+def _against_itself(timings: pd.DataFrame) -> AgainstItself:
+    """All rounds of all cases together, process by process."""
+    twice = timings[timings["again"].map(len) > 0] if len(timings) else timings
+    ratios = (
+        [clock.log_ratios(*pair) for pair in zip(twice["samples"], twice["again"], strict=True)] if len(twice) else []
+    )
+    pooled = [np.concatenate(found) for found in zip(*ratios, strict=False)]
+    if not pooled:
+        return AgainstItself(1.0, 0.0, inf, 0)
+    return AgainstItself(*clock.exponentiated(clock.over_processes(pooled).interval), sum(map(len, pooled)))
 
 
 def views(results: Results) -> list[View]:

@@ -48,4 +48,5 @@ def test_case(case: Case, recorded: Callable[[Case], Record], benchmark: Any) ->
     benchmark.group = f"{case.study} {case.size}"
     benchmark.params = {"study": case.study, "method": case.method, **dict(case.params), "dtype": case.dtype}
     benchmark.extra_info.update(asdict(record))
-    benchmark.pedantic(_play, args=(iter(record.samples),), rounds=len(record.samples))
+    seconds = [one for rounds in record.samples for one in rounds]
+    benchmark.pedantic(_play, args=(iter(seconds),), rounds=len(seconds))

@@ -29,16 +29,16 @@ def shapes_of(program: Program) -> tuple[Any, ...]:
 class Subject:
     """A case on a target, with all that rulers ask of it; each thing is made when it is first asked for.
 
-    ``runs`` is how often a ruler may run the program. ``seconds`` are the case's in interleaved rounds, ``others``
-    those of what it is compared with, by the name of the ratio.
+    ``runs`` is how often a ruler may run the program. ``seconds`` are the case's in interleaved rounds, by
+    process, ``others`` those of what it is compared with, by the name of the ratio.
     """
 
     case: Case
     study: Study
     target: Target
     runs: int = 1
-    seconds: Sequence[float] = ()
-    others: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    seconds: Sequence[Sequence[float]] = ()
+    others: Mapping[str, Sequence[Sequence[float]]] = field(default_factory=dict)
     results: list[Any] = field(default_factory=list)  # of the runs so far
 
     @property

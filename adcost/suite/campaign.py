@@ -8,7 +8,7 @@ import random
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 
@@ -16,12 +16,11 @@ from adcost import _jax
 from adcost.rulers.subject import Subject
 from adcost.rulers.table import CHECKING, RULERS, of_target
 from adcost.suite.effort import Effort
-from adcost.suite.journal import EXTRA, Journal, Record
-from adcost.suite.messages import Device, Find, Gap, Lay, Round, Time, Took
-from adcost.suite.probe import AGAIN
+from adcost.suite.journal import EXTRA, Journal, Record, Samples
+from adcost.suite.messages import AGAIN, Device, Find, Gap, Lay, Round, Time, Took
 from adcost.suite.probes import Ask, ProbeDied, probes
 from adcost.suite.registry import Studies, load
-from adcost.suite.vocabulary import Case, Missing, Number, Study, case_from_id
+from adcost.suite.vocabulary import Case, Missing, Number, Study
 from adcost.targets import TARGETS, Target, not_installed
 
 Say = Callable[[str], None]
@@ -54,50 +53,69 @@ class Suite:
 
 @contextmanager
 def campaign(suite: Suite, cases: Sequence[Case], targets: Sequence[Target]) -> Iterator[Callable[[Case], Record]]:
-    """A function that gives a case's record. Its first call for any case of a group measures the whole group.
+    """A function that gives a case's record. Its first call measures all cases on all targets.
 
-    A group is what shares a process on the clock. All targets are seen to, group by group, so that nothing is left to
-    do at the end but to close the journal. The record is that of the first attached target; without one, that of the
-    CPU, on which the numbers of the compilers are checked.
+    Study by study programs are compiled, checked and their memory is measured, and they are timed in a first process;
+    then everything is timed in the other processes, one after the other, so that those of one program are spread over
+    the run. The record is that of the first attached target; without one, that of the CPU, on which the numbers of the
+    compilers are checked.
     """
-    groups: dict[tuple[str, str], list[Case]] = {}
-    for case in cases:
-        groups.setdefault(_group(suite, case), []).append(case)
     attached = [target for target in targets if target.attached]
-    compilers = [target for target in targets if not target.attached]
     absent = {target: reason for target in attached if (reason := unreachable(target, suite.folders))}
     present = [target for target in attached if target not in absent]
     home = home_of(targets, present)
-    begun: set[tuple[str, str]] = set()
-    finished: set[tuple[str, str]] = set()
-    asked: list[tuple[Case, str]] = []
+    finished: list[list[tuple[Case, str]]] = []  # what compilers were asked, once everything is measured
 
     def measured(case: Case) -> Record:
-        key = _group(suite, case)
-        group = groups[key]
-        if key not in begun:
-            begun.add(key)
+        if not finished:
             for target, reason in absent.items():
-                record_absent(suite, group, target, reason)
-            for target in present:
-                record_group(suite, group, target, asks[target.name])
-            if compilers and not present:
-                record_correct(suite, group, home, asks[home.name])
-            correct = [case for case in group if (record := suite.journal.get(case, home.name)) and record.numbers]
-            for target in compilers:
-                wanted = record_compiled(suite, correct, target, asks[target.name])
-                asked.extend((case, target.name) for case in wanted)
-            finished.add(key)
+                record_absent(suite, cases, target, reason)
+            finished.append(_measure_all(suite, cases, targets, present, home))
         return suite.known(case, home)
 
+    yield measured
+    if finished:
+        wanted = [(case, target.name) for target in dict.fromkeys((home, *attached)) for case in cases]
+        suite.journal.close([*wanted, *finished[0]], [fit_case(suite, case) for case in cases])
+
+
+def _measure_all(
+    suite: Suite, cases: Sequence[Case], targets: Sequence[Target], present: Sequence[Target], home: Target
+) -> list[tuple[Case, str]]:
+    """Measure cases on the targets that are present, compile them for the others; returns what these were asked."""
+    compilers = [target for target in targets if not target.attached]
+    asked: list[tuple[Case, str]] = []
     with ExitStack() as stack:
-        running = dict.fromkeys([home, *present]) if home not in absent else ()
+        running = dict.fromkeys([home, *present]) if present or compilers else ()
         asks = {target.name: stack.enter_context(measuring(target, suite.folders)) for target in running}
         asks |= {target.name: stack.enter_context(probes(target, suite.folders)) for target in compilers}
-        yield measured
-    if len(finished) == len(groups):
-        wanted = [(case, target.name) for target in dict.fromkeys((home, *attached)) for case in cases]
-        suite.journal.close([*wanted, *asked], [fit_case(suite, case) for case in cases])
+        clocks = [Clock(suite, target, Path(stack.enter_context(tempfile.TemporaryDirectory()))) for target in present]
+        for study, mine in groupby(cases, key=lambda case: case.study):
+            for group in _groups(suite, list(mine)):
+                for clock in clocks:
+                    record_group(clock, group, asks[clock.target.name])
+                if compilers and not present:
+                    record_correct(suite, group, home, asks[home.name])
+                correct = [case for case in group if (known := suite.journal.get(case, home.name)) and known.numbers]
+                for target in compilers:
+                    wanted = record_compiled(suite, correct, target, asks[target.name])
+                    asked.extend((case, target.name) for case in wanted)
+            for clock in clocks:
+                clock.run(study)
+        for _ in range(1, suite.effort.processes):
+            for clock in clocks:
+                clock.run()
+        for clock in clocks:
+            clock.finish()
+    return asked
+
+
+def _groups(suite: Suite, cases: Sequence[Case]) -> list[list[Case]]:
+    """Cases of one study in groups that are measured one after the other."""
+    groups: dict[str, list[Case]] = {}
+    for case in cases:
+        groups.setdefault(suite.study(case).group(case), []).append(case)
+    return list(groups.values())
 
 
 def home_of(targets: Sequence[Target], present: Sequence[Target]) -> Target:
@@ -113,39 +131,25 @@ def records(suite: Suite, cases: Sequence[Case], targets: Sequence[Target]) -> l
     return [record for (case, name), record in suite.journal.records.items() if case in wanted and name in names]
 
 
-def _group(suite: Suite, case: Case) -> tuple[str, str]:
-    return case.study, suite.study(case).shares_process(case)
+def record_group(clock: "Clock", cases: Sequence[Case], ask: Ask) -> None:
+    """Measure a group of cases by every ruler but the clock, into the journal, and make them known to the clock.
 
-
-def record_group(suite: Suite, cases: Sequence[Case], target: Target, ask: Ask) -> None:
-    """Measure cases that share a process on the clock on an attached target, by every ruler, into the journal.
-
-    ``ask`` is of ``measuring(target)``; groups may share it, but each goes on the clock in a process of its own. The
-    cases that they are compared with are measured as well, whether they are among ``cases`` or not.
+    ``ask`` is of ``measuring(clock.target)``. The cases that they are compared with are measured as well, whether they
+    are among ``cases`` or not.
     """
+    suite, target = clock.suite, clock.target
     study = suite.study(cases[0])
     missing = [case for case in cases if not suite.settled(case, target)]
     if not missing:
         return
+    sets = {study.shares_rounds(case) for case in missing}
     companions = (other for case in missing for other in _compared_with(case, study).values())
-    group = list(dict.fromkeys([*filter(study.affords, companions), *missing]))
-    label = f"{study.name} {study.shares_process(cases[0])}"
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        suite.say(f"{label}: {len(group)} programs on {target.name}, compiled, checked, their memory measured")
-        measure(suite, group, target, ask, folder)
-        runnable = [case for case in group if (folder / case.id).exists() and suite.known(case, target).correct]
-        untimed = [case for case in runnable if not suite.known(case, target).samples]
-        if untimed:
-            suite.say(f"{label}: {len(runnable)} programs on the clock")
-            samples = timed_in_rounds(suite, runnable, target, folder)
-    for case in untimed:
-        if case.id in samples:
-            record = suite.known(case, target).without_clock()
-            numbers = (*record.numbers, *_timed(case, samples, study, target))
-            again = samples.get(case.id + AGAIN, ())
-            suite.journal.put(replace(record, numbers=numbers, samples=samples[case.id], again=again))
-    _count_tries(suite, missing, target)
+    sharing = [case for case in cases if study.shares_rounds(case) in sets]
+    group = list(dict.fromkeys([*filter(study.affords, companions), *sharing]))
+    suite.say(f"{study.name} {study.group(cases[0])}: {len(group)} programs on {target.name}, compiled and checked")
+    measure(suite, group, target, ask, clock.folder)
+    clock.add(group)
+    clock.tried.extend(missing)
 
 
 def record_correct(suite: Suite, cases: Sequence[Case], target: Target, ask: Ask) -> None:
@@ -268,7 +272,8 @@ def measure(
                 gaps = (Missing("clock", gap.target, gap.reason) for gap in missing)
                 suite.journal.put(replace(known.without_clock(), missing=tuple(gaps)))
             continue
-        record = Record(case, target.name, numbers, missing, tries=before.tries if before else 0)
+        processes, tries = suite.effort.processes, before.tries if before else 0
+        record = Record(case, target.name, numbers, missing, processes=processes, tries=tries)
         unchecked = "check" in laid and not any(number.ruler == "check" for number in numbers)
         if record.correct and unchecked and suite.study(case).methods[case.method].differentiates:
             gap = Missing("check", target.name, "its gradient was not checked, so its numbers do not count")
@@ -292,38 +297,117 @@ def _answer(ask: Ask, lay: Lay, limit: float, ruler: str) -> tuple[tuple[Number,
     return tuple(numbers), tuple(missing)
 
 
-def timed_in_rounds(suite: Suite, cases: Sequence[Case], target: Target, folder: Path) -> dict[str, tuple[float, ...]]:
-    """Seconds by the case's id, a round each, of executables that ``measure`` saved; first baselines are timed twice.
+@dataclass(frozen=True)
+class Clock:
+    """Times programs on an attached target whose executables lie in a folder, in sets that share rounds."""
 
-    A program that kills the process is left out and the rest start again. If nobody knows which it was, all start
-    again, once.
-    """
-    effort = suite.effort
-    again = tuple(case.id for case in cases if case.method == suite.study(case).baselines[0])
-    programs = {case.id: str(folder / case.id) for case in cases}
-    blameless = 0
-    while programs:
-        seed = random.randrange(2**32)
-        request = Time(target.name, programs, again, effort.clock_seconds, effort.least_rounds, effort.rounds, seed)
-        samples: dict[str, list[float]] = {}
-        try:
-            with probes(target, suite.folders) as ask:
-                for reply in ask(request, effort.limit_seconds * (1 + len(programs))):
-                    for name, seconds in reply.seconds.items() if isinstance(reply, Round) else ():
-                        samples.setdefault(name, []).append(seconds)
-            return {name: tuple(seconds) for name, seconds in samples.items()}
-        except ProbeDied as death:
-            culprit = death.running.removesuffix(AGAIN)
-            if culprit not in programs:
-                blameless += 1
-                if blameless == 1:
+    suite: Suite
+    target: Target
+    folder: Path
+    sets: dict[tuple[str, str], list[Case]] = field(default_factory=dict)
+    tried: list[Case] = field(default_factory=list)  # cases for whose sake programs are timed
+
+    def add(self, group: Sequence[Case]) -> None:
+        """Take on those of a group that were measured and can run.
+
+        Of each set one baseline is compiled again, in another process. A set whose programs were not all timed in the
+        same rounds begins again.
+        """
+        with probes(self.target, self.suite.folders) as ask:
+            for key, members in _sets(self.suite, group).items():
+                able = [case for case in members if self._path(case.id).exists() and self._known(case).correct]
+                if all(self._known(case).timed for case in able):
                     continue
-            for name in [culprit] if culprit in programs else list(programs):
-                programs = {other: path for other, path in programs.items() if other != name}
-                record = suite.known(case_from_id(name), target).without_clock()
-                gap = Missing("clock", target.name, str(death))
-                suite.journal.put(replace(record, missing=(*record.missing, gap)))
-    return {}
+                self.sets[key] = able
+                if len({self._known(case).seeds for case in able}) > 1:
+                    for case in able:
+                        self.suite.journal.put(self._known(case).without_clock())
+                baselines = [case for case in able if case.method == self.suite.study(case).baselines[0]]
+                for case in baselines[-1:]:
+                    lay = Lay(case, self.target.name, (), save=str(self._path(case.id + AGAIN)))
+                    _answer(ask, lay, self.suite.effort.limit_seconds, "compiler")
+
+    def run(self, study: str | None = None) -> None:
+        """Time every set, or those of a study, in one more process, in random order."""
+        chosen = [able for key, able in self.sets.items() if study in (None, key[0]) and not self._done(able)]
+        if not chosen:
+            return
+        random.shuffle(chosen)
+        process = 1 + max(len(self._known(able[0]).samples) for able in chosen)
+        programs = f"{sum(map(len, chosen))} programs of {study or 'all studies'} on {self.target.name}"
+        self.suite.say(f"{programs}, on the clock: process {process} of {self.suite.effort.processes}")
+        with probes(self.target, self.suite.folders) as ask:
+            for able in chosen:
+                self._time(able, ask)
+
+    def finish(self) -> None:
+        """Note that one more run has tried these cases."""
+        _count_tries(self.suite, self.tried, self.target)
+
+    def _time(self, able: list[Case], ask: Ask) -> None:
+        """Time a set in the rounds of one process, into the journal; a program that kills it is left out from then on.
+
+        If nobody knows which it was, all start again, once.
+        """
+        effort, blameless = self.suite.effort, 0
+        while not self._done(able):
+            names = [name for case in able for name in (case.id, case.id + AGAIN) if self._path(name).exists()]
+            programs, seed = {name: str(self._path(name)) for name in names}, random.randrange(2**32)
+            request = Time(self.target.name, programs, effort.clock_seconds, effort.least_rounds, effort.rounds, seed)
+            try:
+                replies = list(ask(request, effort.limit_seconds * (1 + len(programs))))
+            except ProbeDied as death:
+                culprits = [case for case in able if death.running == case.id]
+                if death.running.endswith(AGAIN):
+                    self._path(death.running).unlink()
+                elif culprits or blameless:
+                    self._leave_out(able, culprits or list(able), str(death))
+                else:
+                    blameless += 1
+                continue
+            rounds = [reply.seconds for reply in replies if isinstance(reply, Round)]
+            self._put(able, seed, {name: tuple(seconds[name] for seconds in rounds) for name in names})
+            return
+
+    def _leave_out(self, able: list[Case], culprits: Sequence[Case], reason: str) -> None:
+        for case in culprits:
+            able.remove(case)
+            record = self._known(case).without_clock()
+            self.suite.journal.put(
+                replace(record, missing=(*record.missing, Missing("clock", self.target.name, reason)))
+            )
+
+    def _put(self, able: Sequence[Case], seed: int, seconds: Mapping[str, tuple[float, ...]]) -> None:
+        """Add the seconds of a process to the records of a set, and what all processes say so far."""
+        samples: dict[str, Samples] = {}
+        for case in able:
+            record = self._known(case)
+            samples[case.id] = (*record.samples, seconds[case.id])
+            if case.id + AGAIN in seconds:
+                samples[case.id + AGAIN] = (*record.again, seconds[case.id + AGAIN])
+        for case in able:
+            record = self._known(case)
+            numbers = (*record.without_clock().numbers, *_timed(case, samples, self.suite.study(case), self.target))
+            again, seeds = samples.get(case.id + AGAIN, ()), (*record.seeds, seed)
+            timed = replace(record, numbers=numbers, samples=samples[case.id], again=again, seeds=seeds)
+            self.suite.journal.put(timed)
+
+    def _path(self, name: str) -> Path:
+        return self.folder / name
+
+    def _known(self, case: Case) -> Record:
+        return self.suite.known(case, self.target)
+
+    def _done(self, able: Sequence[Case]) -> bool:
+        return all(self._known(case).timed for case in able)
+
+
+def _sets(suite: Suite, group: Iterable[Case]) -> dict[tuple[str, str], list[Case]]:
+    """A group's cases by the rounds that they share."""
+    found: dict[tuple[str, str], list[Case]] = {}
+    for case in group:
+        found.setdefault((case.study, suite.study(case).shares_rounds(case)), []).append(case)
+    return found
 
 
 def _compared_with(case: Case, study: Study) -> dict[str, Case]:
@@ -333,7 +417,7 @@ def _compared_with(case: Case, study: Study) -> dict[str, Case]:
     return {**{name: case.with_method(name) for name in names if name != case.method}, **study.against(case)}
 
 
-def _timed(case: Case, samples: Mapping[str, Sequence[float]], study: Study, target: Target) -> list[Number]:
+def _timed(case: Case, samples: Mapping[str, Samples], study: Study, target: Target) -> list[Number]:
     """What the clock says of a case: its own seconds, and over those of what it is compared with."""
     compared = {name: other.id for name, other in _compared_with(case, study).items()}
     compared[case.method + AGAIN] = case.id + AGAIN

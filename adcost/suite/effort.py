@@ -2,17 +2,17 @@
 
 from dataclasses import dataclass
 
-LEAST_ROUNDS = 6  # below, no interval of a median reaches 95%
 TRIES = 2  # runs in which a case is tried: one that fails in both will fail again
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How much work a profile puts into a number."""
+    """How much work a profile puts into a number. Rounds of a process are fixed by its warm-up, before the first."""
 
-    clock_seconds: float  # a group on the clock, beyond the least number of rounds
-    least_rounds: int
-    rounds: int  # at most
+    processes: int  # in which a set of programs is timed, spread over the run
+    clock_seconds: float  # of rounds of a set in one process, as far as the numbers below allow
+    least_rounds: int  # a process
+    rounds: int  # a process, at most
     process_runs: int  # peaks of which the highest counts
     limit_seconds: float  # after which a case is given up
     compiles_all: bool  # ask compilers of other devices for every case
@@ -20,6 +20,6 @@ class Effort:
 
 
 EFFORTS = {
-    "quick": Effort(1.5, LEAST_ROUNDS, 40, 2, 60, compiles_all=False, fits=False),
-    "full": Effort(20, 2 * LEAST_ROUNDS, 100, 3, 600, compiles_all=True, fits=True),
+    "quick": Effort(5, 0.3, 2, 8, 2, 60, compiles_all=False, fits=False),
+    "full": Effort(10, 1.5, 3, 12, 3, 600, compiles_all=True, fits=True),
 }

@@ -9,23 +9,27 @@ from typing import Any
 from adcost.suite.effort import TRIES
 from adcost.suite.vocabulary import Case, Missing, Number, case_from_json, number_from_json
 
+Samples = tuple[tuple[float, ...], ...]
 EXTRA = "extra"  # the ruler's name where no ruler could be laid for want of an optional dependency
 
 
 @dataclass(frozen=True)
 class Record:
-    """All that is known of a case on a target; ``samples`` are its seconds on the clock, a round each.
+    """All that is known of a case on a target; ``samples`` are its seconds on the clock, by process and round.
 
-    ``again`` are the seconds of the same executable, timed a second time in the same rounds: the noise floor.
-    ``tries`` counts the runs that left something missing.
+    ``again`` are those of the same program, compiled a second time and timed in the same rounds. ``seeds`` name the
+    rounds of each process: cases were timed in the same ones where these agree. ``processes`` is in how many it is to
+    be timed, ``tries`` counts the runs that left something missing.
     """
 
     case: Case
     target: str
     numbers: tuple[Number, ...] = ()
     missing: tuple[Missing, ...] = ()
-    samples: tuple[float, ...] = ()
-    again: tuple[float, ...] = ()
+    samples: Samples = ()
+    again: Samples = ()
+    seeds: tuple[int, ...] = ()
+    processes: int = 1
     tries: int = 0
 
     @property
@@ -45,8 +49,13 @@ class Record:
     @property
     def settled(self) -> bool:
         """Is nothing left that another run could add? Where nothing can be timed, no time is missing."""
-        timed = bool(self.samples) or not any(number.ruler in ("process", "device") for number in self.numbers)
+        timed = self.timed or not any(number.ruler in ("process", "device") for number in self.numbers)
         return self.unavailable or (timed and self.measured)
+
+    @property
+    def timed(self) -> bool:
+        """Was it timed in all processes in which it is to be?"""
+        return len(self.samples) >= self.processes
 
     def without_clock(self) -> "Record":
         """The record without what the clock said."""
@@ -56,15 +65,21 @@ class Record:
             missing=tuple(gap for gap in self.missing if gap.ruler != "clock"),
             samples=(),
             again=(),
+            seeds=(),
         )
 
 
 def record_from_json(fields: Mapping[str, Any]) -> Record:
     """The record with these fields, as ``dataclasses.asdict`` wrote them."""
-    numbers = tuple(map(number_from_json, fields["numbers"]))
-    missing = tuple(Missing(**gap) for gap in fields["missing"])
-    samples, again = tuple(fields["samples"]), tuple(fields["again"])
-    return Record(case_from_json(fields["case"]), fields["target"], numbers, missing, samples, again, fields["tries"])
+    known = {
+        "case": case_from_json(fields["case"]),
+        "numbers": tuple(map(number_from_json, fields["numbers"])),
+        "missing": tuple(Missing(**gap) for gap in fields["missing"]),
+        "samples": tuple(map(tuple, fields["samples"])),
+        "again": tuple(map(tuple, fields["again"])),
+        "seeds": tuple(fields["seeds"]),
+    }
+    return Record(**{**fields, **known})
 
 
 @dataclass

@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from adcost.suite import campaign, registry
@@ -13,10 +13,13 @@ from adcost.suite.journal import Journal
 from adcost.targets import parse_targets
 
 
-def measure_to_file(folders: Sequence[Path], study: str, profile: str, targets: str, output: Path) -> Iterator[str]:
+def measure_to_file(
+    folders: Sequence[Path], study: str, profile: str, targets: str, output: Path, processes: int | None = None
+) -> Iterator[str]:
     """Measure studies and write ``{"environment": ..., "records": [...]}``; yields what to tell the user at the end.
 
-    The journal lies beside the output until the run is complete.
+    Programs are timed in so many processes, or in as many as the profile has. The journal lies beside the output until
+    the run is complete.
 
     Raises
     ------
@@ -32,7 +35,8 @@ def measure_to_file(folders: Sequence[Path], study: str, profile: str, targets: 
     journal = Journal.open(path, environment)
     if journal.records:
         print(f"going on with the run of {journal.environment['started']}; to measure all afresh remove {path}")
-    suite = campaign.Suite(folders, studies, EFFORTS[profile], journal, lambda line: print(line, flush=True))
+    effort = EFFORTS[profile] if processes is None else replace(EFFORTS[profile], processes=processes)
+    suite = campaign.Suite(folders, studies, effort, journal, lambda line: print(line, flush=True))
     with campaign.campaign(suite, cases, chosen) as measured:
         for case in cases:
             measured(case)

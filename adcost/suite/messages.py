@@ -7,6 +7,8 @@ from typing import Any
 
 from adcost.suite.vocabulary import Case, Missing, Number, case_from_json, number_from_json
 
+AGAIN = " again"  # after a case's id: the same program, compiled a second time
+
 # Requests.
 
 
@@ -23,12 +25,11 @@ class Lay:
 
 @dataclass(frozen=True)
 class Time:
-    """Time saved executables, path by case id, in interleaved rounds; those in ``again`` twice a round."""
+    """Time saved executables, path by name, in interleaved rounds; a name is a case's id, or that and ``AGAIN``."""
 
     target: str
     programs: Mapping[str, str]
-    again: tuple[str, ...]
-    budget: float  # seconds for each set of rounds
+    budget: float  # seconds
     least: int  # rounds
     most: int
     seed: int
@@ -60,7 +61,7 @@ class Gap:
 
 @dataclass(frozen=True)
 class Round:
-    """Seconds of one round, by case id."""
+    """Seconds of one round, by name."""
 
     seconds: Mapping[str, float]
 
@@ -126,5 +127,4 @@ _READ = {
     "number": number_from_json,
     "missing": lambda fields: Missing(**fields),
     "rulers": tuple,
-    "again": tuple,
 }

@@ -6,10 +6,11 @@ to blame should this process be killed.
 """
 
 import gc
+import hashlib
 import os
 import pickle
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,7 @@ from adcost.rulers import clock
 from adcost.rulers.subject import Subject
 from adcost.rulers.table import RULERS, Ruler
 from adcost.suite.messages import (
+    AGAIN,
     Device,
     Done,
     Find,
@@ -40,10 +42,9 @@ from adcost.suite.messages import (
     encoded,
 )
 from adcost.suite.registry import Studies, load
-from adcost.suite.vocabulary import Case, Method, Missing, NotMeasured, Program, case_from_id
+from adcost.suite.vocabulary import Case, Method, Missing, NotMeasured, case_from_id
 from adcost.targets import ANY, CORES, TARGETS
 
-AGAIN = " again"  # after a program's name: the second timing of the same executable in a round
 Note = Callable[[str], object]
 
 
@@ -131,30 +132,26 @@ def find(request: Find) -> Iterator[Reply]:
 
 
 def time_rounds(request: Time, studies: Studies, note: Note) -> Iterator[Reply]:
-    """Time saved executables in interleaved rounds; reply with each round's seconds by the case's id.
+    """Time saved executables in interleaved rounds; reply with each round's seconds by name.
 
-    Sizes that have rounds of their own come one after the other, each with its own seconds.
+    Every program runs once to warm up; what that takes fixes how many rounds there will be.
     """
     programs: dict[str, Callable[[], Any]] = {}
-    in_turn: dict[str, list[str]] = {}
-    on_device: dict[int, tuple[Any, Any]] = {}  # methods that share an input share its buffer
+    on_device: dict[str, Any] = {}  # programs that share an input share its buffer
+    warming = 0.0
     for name, path in request.programs.items():
         note(name)
-        case = case_from_id(name)
-        study = studies[case.study]
+        case = case_from_id(name.removesuffix(AGAIN))
         set_precision(case)  # an executable is what its flags made it
-        program = study.program(case)
-        inputs = [on_device.setdefault(id(a), (a, jax.device_put(a)))[1] for a in program.inputs()]
-        programs[name] = partial(_run, _loaded(program, Path(path)), inputs)
-        programs[name]()
-        in_turn.setdefault(study.shares_rounds(case), []).append(name)
+        programs[name] = _loaded(Path(path), on_device, partial(_run_of, case, studies))
+        warming += clock.seconds_of(programs[name])
         yield Warm(name)
+    count = clock.rounds_within(request.budget, warming, request.least, request.most)
+    gc.collect()
     gc.disable()
-    for names in in_turn.values():
-        sharing = {name: programs[name] for name in names}
-        sharing |= {name + AGAIN: programs[name] for name in request.again if name in names}
-        for seconds in clock.rounds(sharing, request.budget, request.least, request.most, request.seed, note):
-            yield Round(seconds)
+    for seconds in clock.rounds(programs, count, request.seed, note):
+        yield Round(seconds)
+    gc.enable()
 
 
 def configure(case: Case, method: Method) -> None:
@@ -168,19 +165,43 @@ def set_precision(case: Case) -> None:
     jax.config.update("jax_enable_x64", case.dtype == "float64")
 
 
-def _run(compiled: Any, inputs: Sequence[Any]) -> Any:
-    return jax.block_until_ready(compiled(*inputs))
-
-
 def _save(subject: Subject, path: Path) -> None:
-    """Save an executable; of a program that is not jitted an empty file, for there is nothing to save."""
+    """Save an executable (of a program that is not jitted None) and its inputs: each array once, in a file beside it.
+
+    Whoever times it need not trace the program again, nor compute what a backward pass is handed.
+    """
     made = subject.executable
-    path.write_bytes(b"" if made is None else pickle.dumps(serialize_executable.serialize(made.compiled)))
+    executable = None if made is None else serialize_executable.serialize(made.compiled)
+    inputs = jax.tree.map(partial(_put_aside, path.parent), subject.program.inputs())
+    path.write_bytes(pickle.dumps((executable, inputs)))
 
 
-def _loaded(program: Program, path: Path) -> Callable[..., Any]:
-    content = path.read_bytes()
-    return serialize_executable.deserialize_and_load(*pickle.loads(content)) if content else program.run
+def _put_aside(folder: Path, array: Any) -> str:
+    """The name of the file that holds an array, made of its content."""
+    content = np.asarray(array, order="C")
+    words = f"{content.dtype} {content.shape} ".encode()
+    name = f"array-{hashlib.sha256(words + content.tobytes()).hexdigest()}.npy"
+    if not (folder / name).exists():
+        np.save(folder / name, content)
+    return name
+
+
+def _run_of(case: Case, studies: Studies) -> Callable[..., Any]:
+    return studies[case.study].program(case).run
+
+
+def _loaded(path: Path, on_device: dict[str, Any], run: Callable[[], Callable[..., Any]]) -> Callable[[], Any]:
+    """A saved program with its inputs; ``run`` makes one that is not jitted."""
+    executable, names = pickle.loads(path.read_bytes())
+    program = run() if executable is None else serialize_executable.deserialize_and_load(*executable)
+
+    def placed(name: str) -> Any:
+        if name not in on_device:
+            on_device[name] = jax.device_put(np.load(path.parent / name))
+        return on_device[name]
+
+    inputs = jax.tree.map(placed, names)
+    return lambda: jax.block_until_ready(program(*inputs))
 
 
 def _gap(ruler: str, target: str, error: Exception) -> Gap:

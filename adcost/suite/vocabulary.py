@@ -78,6 +78,14 @@ def case_from_id(text: str) -> Case:
     return Case(match[1], match[2], tuple((name, word or int(digits)) for name, digits, word in params), match[4])
 
 
+class Interval(NamedTuple):
+    """A value and the ends of its 95% interval, infinite where nothing bounds it."""
+
+    value: float
+    low: float
+    high: float
+
+
 Index = tuple[tuple[str, int], ...]  # as (("probes", 16),): which of the numbers of one quantity
 
 
@@ -86,7 +94,8 @@ class Number:
     """One number that a ruler took; ``low`` and ``high`` bound its 95% interval where it has an error.
 
     ``quantity`` is a name. Where a case has several numbers of it, ``at`` says which one this is: after how many
-    probes, at which step.
+    probes, at which step. ``between`` and ``within`` are standard deviations of a time's logarithm: of the medians of
+    ``processes``, and of the rounds in one of them.
     """
 
     ruler: str
@@ -99,6 +108,9 @@ class Number:
     repeats: int = 1
     flags: tuple[str, ...] = ()
     at: Index = ()
+    processes: int = 1
+    between: float | None = None
+    within: float | None = None
 
 
 def number_from_json(fields: Mapping[str, Any]) -> Number:
@@ -252,15 +264,14 @@ class Study:
     reference, tolerance
         Its result in float64, by code that it shares nothing with, and the relative error allowed, in the largest norm.
     baselines
-        Methods over whose time that of the others is given; the first is timed twice in every round: the noise floor.
+        Methods over whose time that of the others is given; the first is compiled twice, and both are timed: A/A.
     against
         Further cases of the same rounds over whose time a case's is given.
     together
         All methods of a size share rounds on the clock. Sizes that differ only in these parameters share them as well,
         and the analysis sees all sizes of the study at once and takes its own slices.
     in_turn
-        Those of ``together`` whose sizes share a process but have rounds of their own, one size after the other: the
-        largest would otherwise leave the small ones few rounds.
+        Those of ``together`` whose sizes have rounds of their own: the largest would leave the small ones few rounds.
     evaluates
         The primitive that every evaluation of the workload's unit (a layer) runs exactly once.
     executions, executed
@@ -323,8 +334,8 @@ class Study:
         method = self.methods[case.method]
         return method.where(case) and all(case[name] <= most for name, most in method.limit.items())
 
-    def shares_process(self, case: Case) -> str:
-        """What cases have in common that are timed in the same process."""
+    def group(self, case: Case) -> str:
+        """What cases have in common that are measured one after the other."""
         return _without(case, self.together).size
 
     def shares_rounds(self, case: Case) -> str:

@@ -7,7 +7,7 @@ from math import exp, log, sqrt
 import numpy as np
 import pandas as pd
 
-from adcost.rulers.clock import median_interval
+from adcost.rulers import clock
 from adcost.targets import ANY
 from analysis import animation, theory
 from analysis.advice import Advice, frontier
@@ -71,7 +71,7 @@ def law_verdicts(view: View, claim: str, method: str, baseline: str) -> Iterator
         why=why,
     )
     shares = [float(ratios["value"][k]) / law(k) for k in depths]
-    share, low, high = median_interval(shares)
+    share, low, high = clock.exponentiated(clock.ordered_interval(np.log(shares)))
     floor = float(np.median([view.floor(k) for k in depths]))  # one depth's noise is not that of a median over depths
     low, high = low * exp(-floor), high * exp(floor)
     yield replace(

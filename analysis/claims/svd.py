@@ -23,12 +23,12 @@ OBLONG = ((256, 64), (64, 256), (1024, 256), (256, 1024))
 def square(view: View, part: str, loss: str = "nuclear") -> View:
     """One part of square matrices with singular values evenly spread, over the order."""
     frame = view.frame[view.frame["rows"] == view.frame["cols"]]
-    alike = replace(view.results, frame=frame, missing=view.missing, again=_square(view.again))
+    alike = replace(view.results, frame=frame, missing=view.missing, timings=_square(view.timings))
     return replace(view, results=alike).along("rows", part=part, loss=loss, spectrum="spread")
 
 
-def _square(again: pd.DataFrame) -> pd.DataFrame:
-    return again[again["rows"] == again["cols"]] if len(again) else again
+def _square(timings: pd.DataFrame) -> pd.DataFrame:
+    return timings[timings["rows"] == timings["cols"]] if len(timings) else timings
 
 
 def gaps(view: View, method: str, loss: str) -> "pd.Series[float]":

@@ -3,21 +3,31 @@
 import json
 import subprocess
 import sys
+import tempfile
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from adcost.suite import campaign
-from adcost.suite.campaign import Suite, record_group
+from adcost.suite.campaign import Clock, Suite, record_group
 from adcost.suite.effort import Effort
 from adcost.suite.journal import EXTRA, Journal, record_from_json
+from adcost.suite.messages import AGAIN
 from adcost.suite.probes import SAMPLER
 from adcost.suite.vocabulary import Case
 from adcost.targets import TARGETS
 
 EFFORT = Effort(
-    clock_seconds=0.1, least_rounds=6, rounds=6, process_runs=2, limit_seconds=6, compiles_all=True, fits=False
+    processes=2,
+    clock_seconds=0.1,
+    least_rounds=3,
+    rounds=3,
+    process_runs=2,
+    limit_seconds=6,
+    compiles_all=True,
+    fits=False,
 )
 CPU, H100 = TARGETS["cpu"], TARGETS["nvidia-h100"]
 TOYS = Path(__file__).parents[1] / "toy_studies"
@@ -38,8 +48,12 @@ def suite_of(path, lines=None):
 def record(group, path):
     lines = []
     suite = suite_of(path, lines)
-    with campaign.measuring(CPU, suite.folders) as ask:
-        record_group(suite, group, CPU, ask)
+    with campaign.measuring(CPU, suite.folders) as ask, tempfile.TemporaryDirectory() as folder:
+        clock = Clock(suite, CPU, Path(folder))
+        record_group(clock, group, ask)
+        for _ in range(EFFORT.processes):
+            clock.run()
+        clock.finish()
     return {case.method: record for (case, _), record in suite.journal.records.items()}, suite.journal, lines
 
 
@@ -61,7 +75,7 @@ def test_one_bad_case_costs_the_others_nothing(toy, tmp_path):
     records, journal, _ = record(toy(*methods), tmp_path / "journal.jsonl")
     for good in ("plain", "twin"):
         assert not records[good].missing
-        assert len(records[good].samples) == 6
+        assert list(map(len, records[good].samples)) == [3, 3]
         rulers = {number.ruler for number in records[good].numbers}
         assert rulers == {"count", "compiler", "compile", "check", "process", "clock"}
     assert reasons(records["raising"]) == "RuntimeError: this method"
@@ -107,15 +121,50 @@ def test_a_measured_case_whose_executable_cannot_be_made_again_says_so(toy, tmp_
 
 def test_an_executable_that_cannot_be_loaded_costs_only_itself(toy, tmp_path):
     group = toy("plain", "twin")
-    record(group, tmp_path / "journal.jsonl")
     suite = suite_of(tmp_path / "journal.jsonl")
     with campaign.measuring(CPU, suite.folders) as ask:
-        campaign.measure(suite, group, CPU, ask, tmp_path)
+        clock = Clock(suite, CPU, tmp_path)
+        record_group(clock, group, ask)
     (tmp_path / group[1].id).write_bytes(b"no executable")
-    samples = campaign.timed_in_rounds(suite, group, CPU, tmp_path)
-    assert set(samples) == {group[0].id, group[0].id + " again"}
-    assert suite.known(group[0], CPU).samples
+    clock.run()
+    assert len(suite.known(group[0], CPU).samples) == len(suite.known(group[0], CPU).again) == 1
+    assert not suite.known(group[1], CPU).samples
     assert "UnpicklingError" in reasons(suite.known(group[1], CPU))
+
+
+def test_a_second_compilation_that_cannot_be_loaded_costs_no_case(toy, tmp_path):
+    suite = suite_of(tmp_path / "journal.jsonl")
+    with campaign.measuring(CPU, suite.folders) as ask:
+        clock = Clock(suite, CPU, tmp_path)
+        record_group(clock, toy("plain", "twin"), ask)
+    (tmp_path / (toy("plain")[0].id + AGAIN)).write_bytes(b"no executable")
+    clock.run()
+    assert [suite.known(case, CPU).again for case in toy("plain", "twin")] == [(), ()]
+    assert all(len(suite.known(case, CPU).samples) == 1 for case in toy("plain", "twin"))
+
+
+def test_programs_that_were_not_timed_in_the_same_rounds_begin_again(toy, tmp_path):
+    path = tmp_path / "journal.jsonl"
+    record(toy("plain"), path)
+    alone = suite_of(path).known(toy("plain")[0], CPU)
+    records, _, _ = record(toy("plain", "twin"), path)
+    assert records["plain"].seeds == records["twin"].seeds
+    assert len(set(records["plain"].seeds)) == EFFORT.processes, "each process has an order of its own"
+    assert not set(alone.seeds) & set(records["plain"].seeds)
+
+
+def test_a_run_that_was_cut_short_between_processes_goes_on_with_the_next(toy, tmp_path):
+    suite = suite_of(tmp_path / "journal.jsonl")
+    with campaign.measuring(CPU, suite.folders) as ask:
+        clock = Clock(suite, CPU, tmp_path)
+        record_group(clock, toy("plain", "twin"), ask)
+        clock.run()
+    first = suite.known(toy("twin")[0], CPU)
+    assert (len(first.samples), first.settled) == (1, False)
+    assert "time / plain" in {number.quantity for number in first.numbers}, "what one process says is known"
+    records, _, _ = record(toy("plain", "twin"), tmp_path / "journal.jsonl")
+    assert records["twin"].samples[0] == first.samples[0]
+    assert len(records["twin"].samples) == 2
 
 
 def test_a_compilers_target_gets_no_time_and_says_what_it_lacks(toy, tmp_path):
@@ -175,7 +224,7 @@ def test_the_sampler_sees_another_process_and_imports_no_jax():
 
 def test_the_noise_floor_is_the_baseline_timed_twice(toy, tmp_path):
     records, _, _ = record(toy("twin"), tmp_path / "journal.jsonl")
-    assert len(records["plain"].again) == len(records["plain"].samples) == 6
+    assert list(map(len, records["plain"].again)) == list(map(len, records["plain"].samples)) == [3, 3]
     quantities = {number.quantity for number in records["twin"].numbers}
     assert {"time", "time / plain"} <= quantities
     assert "time / plain again" in {number.quantity for number in records["plain"].numbers}
@@ -187,8 +236,10 @@ def test_a_second_run_measures_only_what_is_missing(toy, tmp_path):
     assert not first["once_dead"].samples
     second, journal, lines = record(toy("plain", "twin", "once_dead"), path)
     assert second["once_dead"].samples
-    assert second["twin"] == first["twin"]
-    assert "2 programs" in lines[0]  # the missing one and its baseline
+    kept = [replace(found["twin"].without_clock(), tries=0) for found in (first, second)]
+    assert kept[0] == kept[1], "only its time is taken again, in the rounds of the one that was missing"
+    assert second["twin"].seeds == second["once_dead"].seeds
+    assert "3 programs" in lines[0]
     journal.close(wanted([*toy("plain", "twin"), Case("toy", "plain", (("n", 8),))]))
     assert path.exists(), "a run that was cut short is not complete"
     journal.close(wanted(toy("plain", "twin", "once_dead")))
@@ -228,18 +279,15 @@ def test_a_narrow_run_leaves_the_rest_of_a_wide_one_in_the_journal(toy, tmp_path
     assert list(Journal.open(path).records) == [(other, "cpu")]
 
 
-def test_a_campaign_measures_a_group_when_its_first_case_is_asked_for(toy, tmp_path):
+def test_a_campaign_measures_everything_when_its_first_case_is_asked_for(toy, tmp_path):
     path = tmp_path / "journal.jsonl"
     cases = [*toy("plain", "twin"), Case("toy", "plain", (("n", 8),))]
     suite = suite_of(path)
     with campaign.campaign(suite, cases, [CPU]) as measured:
-        assert measured(cases[0]).samples
-        assert {case["n"] for case, _ in suite.journal.records} == {4}
-        kept = campaign.records(suite, cases, [CPU])
-        assert [found.case for found in kept] == cases[:2]
-    assert path.exists(), "a run that was left early keeps its journal"
-    with campaign.campaign(suite_of(path), cases, [CPU]) as measured:
-        assert all(measured(case).samples for case in cases)
+        assert not suite.journal.records
+        assert all(len(measured(case).samples) == EFFORT.processes for case in cases)
+        assert [found.case for found in campaign.records(suite, cases, [CPU])] == cases
+        assert path.exists(), "until the end the journal stays"
     assert not path.exists()
 
 
@@ -268,3 +316,11 @@ def test_measure_writes_what_the_analysis_reads(tmp_path, capsys):
     assert list(found.missing["method"]) == ["raising"]
     assert main(["measure", str(tmp_path / "nowhere")]) == 2
     assert "holds no study" in capsys.readouterr().err
+
+
+def test_an_input_that_programs_share_is_saved_once(toy, tmp_path):
+    suite = suite_of(tmp_path / "journal.jsonl")
+    with campaign.measuring(CPU, suite.folders) as ask:
+        campaign.measure(suite, toy("plain", "twin"), CPU, ask, tmp_path, rulers=())
+    (kept,) = tmp_path.glob("array-*.npy")
+    np.testing.assert_array_equal(np.load(kept), np.ones(4, np.float32))

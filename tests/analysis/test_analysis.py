@@ -42,7 +42,7 @@ def synthetic(temp=None, ratio=None, noise=0.01, evaluations=None, executed=None
     counts |= {name: lambda n, s=s: theory.optimal_evaluations(n, s) for name, s in slots.items()}
     counts |= evaluations or {}
     b = 2.0
-    rows, again = [], []
+    rows, timings = [], []
     for method, stored in temps.items():
         for n in DEPTHS:
             case = {"study": "backprop", "method": method, "depth": n, "width": 32, "batch": 1024, "dtype": "float32"}
@@ -78,10 +78,10 @@ def synthetic(temp=None, ratio=None, noise=0.01, evaluations=None, executed=None
                     number("clock", f"time / {baseline}", value, value * 0.99, value * 1.01)
     rng = np.random.default_rng(0)
     for n in DEPTHS:
-        for first, second in np.exp(noise * rng.standard_normal((40, 2))):
-            case = {"study": "backprop", "target": "cpu", "depth": n, "width": 32, "batch": 1024, **ORIGIN}
-            again.append({**case, "method": "vanilla", "first": first, "again": second})
-    return Results(frame._frame(rows), pd.DataFrame(list(missing)), pd.DataFrame(again), {})
+        first, second = np.exp(noise * rng.standard_normal((2, 40)))
+        case = {"study": "backprop", "target": "cpu", "depth": n, "width": 32, "batch": 1024, **ORIGIN}
+        timings.append({**case, "method": "vanilla", "samples": (first,), "again": (second,), "seeds": ()})
+    return Results(frame._frame(rows), pd.DataFrame(list(missing)), pd.DataFrame(timings), {})
 
 
 def kinds(results, claim):
@@ -182,9 +182,11 @@ def test_a_count_that_only_repeats_the_schedule_is_no_measurement():
 
 def test_results_of_two_origins_are_not_mixed():
     first, second = synthetic(), synthetic(temp={"vanilla": lambda n: n**1.5})
-    for table in (second.frame, second.again):
+    for table in (second.frame, second.timings):
         table["jax"] = "1"
-    both = Results(pd.concat([first.frame, second.frame]), first.missing, pd.concat([first.again, second.again]), {})
+    both = Results(
+        pd.concat([first.frame, second.frame]), first.missing, pd.concat([first.timings, second.timings]), {}
+    )
     rows = [v for v in claims.verdicts(both) if v.quantity == "exponent of temp in n" and v.method == "vanilla"]
     assert [v.verdict for v in rows] == ["confirmed", "refuted"]
     assert [v.why.split(":")[0] for v in rows] == ["jax 0", "jax 1"]
@@ -227,7 +229,7 @@ def test_a_method_that_was_not_measured_says_why():
     }
     results = synthetic(missing=[gap])
     kept = results.frame[results.frame["method"] != "sqrt"]
-    found = [v for v in claims.verdicts(Results(kept, results.missing, results.again, {})) if v.method == "sqrt"]
+    found = [v for v in claims.verdicts(Results(kept, results.missing, results.timings, {})) if v.method == "sqrt"]
     assert {v.verdict for v in found} == {"not measured"}
     assert {v.why for v in found if v.ruler == "clock"} == {"sqrt: was killed."}
     assert {v.why for v in found if v.ruler != "clock"} == {"No result that was read holds this number."}
@@ -246,8 +248,8 @@ def test_a_time_is_widened_by_the_noise_of_its_own_depth():
     results = synthetic()
     quiet = View(results, "backprop", "cpu")
     before = quiet.floor(64)
-    deep = results.again["depth"] == 1024
-    results.again.loc[deep, "first"] **= 60  # one depth becomes noisy, the others do not
+    deep = results.timings["depth"] == 1024  # one depth becomes noisy, the others do not
+    results.timings.loc[deep, "samples"] = results.timings["samples"][deep].map(lambda found: (found[0] ** 60,))
     noisy = View(results, "backprop", "cpu")
     assert noisy.floor(64) == before
     assert noisy.floor(1024) > 5 * before
@@ -257,7 +259,7 @@ def test_a_time_is_widened_by_the_noise_of_its_own_depth():
 def test_two_workloads_are_not_mixed():
     first, second = synthetic(), synthetic(temp={"vanilla": lambda n: n**1.5})
     second.frame["width"] = 64
-    both = Results(pd.concat([first.frame, second.frame]), first.missing, first.again, {})
+    both = Results(pd.concat([first.frame, second.frame]), first.missing, first.timings, {})
     rows = [v for v in claims.verdicts(both) if v.quantity == "exponent of temp in n" and v.method == "vanilla"]
     assert [v.verdict for v in rows] == ["confirmed", "refuted"]
     assert rows[1].why.startswith("width 64: ")
@@ -324,10 +326,10 @@ def test_verdicts_are_the_documented_objects(tmp_path):
 
 
 def test_the_frame_has_the_documented_columns():
-    identity = ["study", "method", "depth", "width", "batch", "dtype"]
+    identity = ["id", "study", "method", "depth", "width", "batch", "dtype"]
     number = ["ruler", "target", "quantity", "at", "unit", "value", "low", "high", "repeats"]
-    origin = ["source", "commit", "jax", "python", "machine"]
-    assert list(synthetic().frame.columns) == [*identity, *number, *origin, "flags"]
+    levels, origin = ["processes", "between", "within"], ["source", "commit", "jax", "python", "machine"]
+    assert list(synthetic().frame.columns) == [*identity, *number, *levels, *origin, "flags"]
 
 
 @pytest.mark.parametrize(

@@ -27,8 +27,7 @@ def verdicts(tmp_path, advised, ratio, spread=0.02, modes=("jacfwd", "jacrev"), 
         else:
             low, high = ratio * (1 - spread), ratio * (1 + spread)
             numbers.append(Number("clock", "cpu", "time / jacrev", "1", ratio, low, high, 50))
-        seconds = tuple(np.exp(noise * rng.normal(size=50))) if mode == "jacrev" else ()
-        again = tuple(np.exp(noise * rng.normal(size=50))) if mode == "jacrev" else ()
+        seconds, again = ((tuple(np.exp(noise * rng.normal(size=50))),) if mode == "jacrev" else () for _ in range(2))
         records.append(asdict(Record(Case("modes", mode, params), "cpu", tuple(numbers), (), seconds, again)))
     path = tmp_path / "field.json"
     path.write_text(json.dumps({"environment": {"machine": "m", "commit": "c"}, "records": records}))

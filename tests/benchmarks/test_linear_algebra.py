@@ -231,7 +231,7 @@ def test_a_slope_is_found_beside_a_fixed_cost():
 def test_sizes_that_take_turns_share_a_process_and_no_rounds():
     study = all_studies()["linear_solve"]
     small, large = (solve_case("kept_lu", "forward", n, dtype="float32") for n in (64, 1024))
-    assert study.shares_process(small) == study.shares_process(large)
+    assert study.group(small) == study.shares_process(large)
     assert study.shares_rounds(small) != study.shares_rounds(large)
     backward = passes.with_part(small, "backward")
     assert study.shares_rounds(small) == study.shares_rounds(backward)

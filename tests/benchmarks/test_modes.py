@@ -170,7 +170,7 @@ def test_sizes_of_a_grid_share_rounds():
     groups = {study.shares_rounds(case) for case in study.cases("quick")}
     programs = {f"family_field-program_{name}-float32" for name in FIELD}
     assert groups == {f"family_{family}-float32" for family in modes.FAMILIES} | programs
-    assert len({study.shares_process(case) for case in study.cases("quick")}) == len(modes.FAMILIES) + 1
+    assert len({study.group(case) for case in study.cases("quick")}) == len(modes.FAMILIES) + 1
 
 
 @pytest.mark.parametrize("name", FIELD)
