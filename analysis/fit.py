@@ -29,9 +29,10 @@ class Exponent:
 def exponent(n: Sequence[float], y: Sequence[float], resolution: float = 0.0) -> Exponent:
     """Fit ``a + b n^p`` in relative error, a and b not negative; bootstrap over the cases.
 
-    The fixed cost ``a`` is fitted because it would bias the slope of a log-log line. Growth of less than
-    ``resolution`` over all sizes is no growth: the exponent is then 0, and the interval's upper end is the slope
-    that such a growth would have.
+    The fixed cost ``a`` is fitted because it would bias the slope of a log-log line. What falls has a negative
+    exponent. Growth or fall of less than ``resolution`` over all sizes is none: the exponent is then 0, and the
+    interval's ends are the slopes that such a growth or fall would have. An end of the grid on which exponents are
+    sought bounds nothing: there the interval is infinite.
 
     Raises
     ------
@@ -44,12 +45,14 @@ def exponent(n: Sequence[float], y: Sequence[float], resolution: float = 0.0) ->
     if np.ptp(values) <= resolution:
         least = max(float(values.min()), 1e-300)
         most = float(np.log((least + resolution) / least) / np.log(sizes.max() / sizes.min()))
-        note = f"grows by less than the resolution of {resolution:.3g}"
-        return Exponent(0.0, 0.0, most, float(values.mean()), 0.0, len(sizes), note)
+        note = f"grows or falls by less than the resolution of {resolution:.3g}"
+        return Exponent(0.0, -most, most, float(values.mean()), 0.0, len(sizes), note)
     exponents, a, b = _fit(sizes, values, _resamples(sizes))
     p = float(exponents[0])
     low, high = np.quantile(exponents[1:], [0.025, 0.975])
-    return Exponent(p, min(p, float(low)), max(p, float(high)), float(a[0]), float(b[0]), len(sizes))
+    low, high = min(p, float(low)), max(p, float(high))
+    low, high = -np.inf if low <= -LARGEST_EXPONENT else low, np.inf if high >= LARGEST_EXPONENT else high
+    return Exponent(p, low, high, float(a[0]), float(b[0]), len(sizes))
 
 
 def slope(n: Sequence[float], y: Sequence[float]) -> Exponent:
@@ -98,13 +101,16 @@ def _fit(n: Array, y: Array, counts: Array) -> tuple[Array, Array, Array]:
     separate", SIAM J. Numer. Anal. 10 (1973). The best p is found on a grid, which is then narrowed.
     """
     x = n / n.max()
-    p = np.linspace(0.01, LARGEST_EXPONENT, 200)[None].repeat(len(counts), 0)
+    rising = np.linspace(0.01, LARGEST_EXPONENT, 200)
+    p = np.concatenate([-rising[::-1], rising])[None].repeat(len(counts), 0)
     for _ in range(5):
         cost, a, b = _linear(x ** p[..., None], y, counts)
         rows, best = np.arange(len(p)), cost.argmin(1)
         found = p[rows, best], a[rows, best], b[rows, best]
         step = p[:, 1] - p[:, 0]
-        p = np.clip(found[0][:, None] + step[:, None] * np.linspace(-1, 1, 41), 0.01, LARGEST_EXPONENT)
+        near = found[0][:, None] + step[:, None] * np.linspace(-1, 1, 41)
+        sign = np.sign(found[0])[:, None]  # at 0 the columns are one
+        p = sign * np.clip(sign * near, 0.01, LARGEST_EXPONENT)
     return found[0], found[1], found[2] / n.max() ** found[0]
 
 

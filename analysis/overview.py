@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from adcost.targets import ANY
 from analysis.verdict import Claim, Verdict
 
+BY_CHANCE = "outside, perhaps by chance"  # refuted by its interval alone, not after Holm's correction
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -46,4 +48,14 @@ def _cell(verdicts: Sequence[Verdict]) -> Cell | None:
     if not verdicts:
         return None
     shown = next((verdict for verdict in verdicts if verdict.measured is not None), verdicts[0])
-    return Cell(Counter(verdict.verdict for verdict in verdicts), shown)
+    return Cell(Counter(map(on_the_first_screen, verdicts)), shown)
+
+
+def on_the_first_screen(verdict: Verdict) -> str:
+    """A verdict's kind; refuted is what chance does not explain among so many tests."""
+    return verdict.verdict if verdict.verdict != "refuted" or verdict.holds else BY_CHANCE
+
+
+def counted(verdicts: Iterable[Verdict]) -> Counter[str]:
+    """Number of verdicts by kind, as the first screen has them."""
+    return Counter(map(on_the_first_screen, verdicts))

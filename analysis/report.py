@@ -1,10 +1,8 @@
 """The report: one HTML file that opens from disk, the verdicts as JSON, the frame as CSV, the figures as SVG."""
 
-import importlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from importlib.util import find_spec
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -13,18 +11,18 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
-from analysis import animation, claims, devices, memory, overview, remat, variants
-from analysis.claims import CLAIMS
-from analysis.figures import remat as drawn_remat
-from analysis.figures.style import Table, svg
+from analysis import devices, memory, overview, studies, variants
 from analysis.frame import Results
-from analysis.verdict import EXPONENT_BAND, RATIO_BAND, Verdict
+from analysis.studies import CLAIMS
+from analysis.style import Drawn, Table, svg
+from analysis.verdict import EXPONENT_MARGIN, RATIO_MARGIN, Verdict, by_chance, counted
 from analysis.versions import compared, in_brief
 from analysis.view import View, differences, plainly
 from analysis.view import views as all_views
 from benchmarks import all_studies
 
-MARKS = {"confirmed": "✓", "refuted": "✗", "inconclusive": "?", "not measured": "–"}
+CELL, ROW = 24, 13  # pixels of the animations
+MARKS = {"confirmed": "✓", "refuted": "✗", overview.BY_CHANCE: "(✗)", "inconclusive": "?", "not measured": "–"}
 
 
 def write(results: Results, folder: Path) -> Iterator[str]:
@@ -35,9 +33,9 @@ def write(results: Results, folder: Path) -> Iterator[str]:
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     for old in (folder / "figures").glob("*.svg"):
         old.unlink()  # of another workload: it would pass for one of these results
-    verdicts = claims.verdicts(results)
+    verdicts = studies.verdicts(results)
     (folder / "verdicts.json").write_text(
-        json.dumps([_plain(asdict(v)) for v in verdicts], indent=1, ensure_ascii=False)
+        json.dumps([as_json(verdict) for verdict in verdicts], indent=1, ensure_ascii=False)
     )
     results.frame.to_csv(folder / "frame.csv", index=False)
     views = all_views(results)
@@ -51,13 +49,14 @@ def write(results: Results, folder: Path) -> Iterator[str]:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters.update(number=number, interval=interval)
+    environment.filters.update(number=number, interval=interval, band=band)
     page = environment.get_template("report.html").render(
-        counts=claims.counted(verdicts),
+        counts=overview.counted(verdicts),
+        chance=by_chance(verdicts),
         overview=overview.lines(verdicts, CLAIMS),
         overview_targets=overview.targets(verdicts),
         not_here=list(dict.fromkeys(view.target for view in views if not view.attached)),
-        advice=claims.advice(results),
+        advice=studies.advice(results),
         verdicts=verdicts,
         claims=[claim for claim in CLAIMS if any(v.claim == claim.id for v in verdicts)],
         marks=MARKS,
@@ -70,9 +69,13 @@ def write(results: Results, folder: Path) -> Iterator[str]:
         changed=changed,
         changed_in_brief=in_brief(versions, changed),
         provenance=list(dict.fromkeys(map(_provenance, results.environments.values()))),
-        animations=[_animation(method, n) for method, n in animation.DRAWN],
-        band=EXPONENT_BAND,
-        ratio_band=RATIO_BAND,
+        animations=[
+            found for study in dict.fromkeys(v.study for v in views) for found in studies.drawn(study, "animations")
+        ],
+        cell_size=CELL,
+        row_size=ROW,
+        exponent_margin=EXPONENT_MARGIN,
+        ratio_margin=RATIO_MARGIN,
         rulers_agree=memory.RULERS_AGREE,
     )
     (folder / "index.html").write_text(page)
@@ -80,7 +83,7 @@ def write(results: Results, folder: Path) -> Iterator[str]:
     tables += [table for found in across for table in _markdown_across(found)]
     tables += [_markdown_table(table) for study in sections for table in study["tables"]]
     (folder / "summary.md").write_text("\n\n".join(tables) + "\n")
-    counts = ", ".join(f"{count} {kind}" for kind, count in claims.counted(verdicts).items())
+    counts = ", ".join(f"{count} {kind}" for kind, count in counted(verdicts).items())
     yield f"{len(verdicts)} verdicts: {counts}"
     for view in views:
         ratio, low, high, rounds = view.noise()
@@ -105,6 +108,14 @@ def number(value: float | None, digits: int = 4) -> str:
     return f"{value:.{digits}g}"
 
 
+def band(verdict: Verdict) -> str:
+    """What the claim allows; nothing of one side alone, and of what must be equal."""
+    ends = verdict.band_low, verdict.band_high
+    if ends[0] is None or ends[1] is None or ends[0] == ends[1] or not (isfinite(ends[0]) and isfinite(ends[1])):
+        return ""
+    return f"[{number(ends[0], 3)}, {number(ends[1], 3)}]"
+
+
 def interval(verdict: Verdict) -> str:
     if verdict.low is None or verdict.high is None:
         return ""
@@ -113,18 +124,18 @@ def interval(verdict: Verdict) -> str:
     return f"[{number(verdict.low, 3)}, {number(verdict.high, 3)}]"
 
 
-def _plain(fields: dict[str, Any]) -> dict[str, Any]:
-    """Fields as JSON can hold them: NumPy's numbers as Python's, no infinities."""
+def as_json(verdict: Verdict) -> dict[str, Any]:
+    """A verdict's fields as JSON can hold them: NumPy's numbers as Python's, what is not finite as a word."""
 
     def plain(value: Any) -> Any:
         value = value.item() if hasattr(value, "item") else value
-        return None if isinstance(value, float) and not isfinite(value) else value
+        return str(value) if isinstance(value, float) and not isfinite(value) else value
 
-    return {name: plain(value) for name, value in fields.items()}
+    return {name: plain(value) for name, value in asdict(verdict).items()}
 
 
 def _study(view: View, views: Sequence[View], folder: Path) -> dict[str, Any]:
-    drawn = _of_study(view.study, "figures", view)
+    drawn = studies.drawn(view.study, "figures", view)
     words = "-".join(f"{name}{plainly(value)}" for name, value in view.workload)
     same = [other for other in views if (other.study, other.workload) == (view.study, view.workload)]
     if view != same[0]:  # the first has the plain name
@@ -152,15 +163,9 @@ def _study(view: View, views: Sequence[View], folder: Path) -> dict[str, Any]:
         "saved_nothing": [] if grid else memory.saved_nothing(view),
         "apart": [] if grid else memory.rulers_apart(view),
         "table": [] if grid else _table(view),
-        "tables": [*_of_study(view.study, "tables", view), *filter(None, [variants.table(view)])],
+        "tables": [*studies.drawn(view.study, "tables", view), *filter(None, [variants.table(view)])],
+        "notes": studies.drawn(view.study, "notes"),
     }
-
-
-def _of_study(study: str, kind: str, given: Any) -> list[Any]:
-    """The study's own figures or tables: what the function of that name in its file of ``analysis.figures`` returns."""
-    name = f"analysis.figures.{study}"
-    make = getattr(importlib.import_module(name), kind, None) if find_spec(name) else None
-    return make(given) if make else []
 
 
 def _table(view: View) -> list[dict[str, Any]]:
@@ -212,23 +217,23 @@ def _across(results: Results, views: Sequence[View], folder: Path) -> dict[str, 
     if not views:
         return None
     fits = devices.largest_fits(results, views[0].study)
-    cells = remat.cells(views) if views[0].study == "remat" else []
-    tables = _of_study(views[0].study, "across", views) if len(views) > 1 else []
-    if len(views) < 2 and not fits and not cells:
+    shown = []
+    for found in studies.drawn(views[0].study, "across", views):
+        if isinstance(found, Drawn):
+            picture = svg(found.figure)
+            (folder / "figures" / f"{views[0].study}-{found.name}.svg").write_text(picture)
+            shown.append({"drawn": found, "svg": Markup(picture), "id": f"figure-{views[0].study}-{found.name}"})
+        else:
+            shown.append({"table": found})
+    if len(views) < 2 and not fits and not shown:
         return None
-    picture = None
-    if cells:
-        picture = svg(drawn_remat.survival(cells))
-        (folder / "figures" / "remat-survival.svg").write_text(picture)
     return {
         "study": views[0].study,
         "targets": [view.target for view in views],
         "planned": devices.by_target(views) if len(views) > 1 and not views[0].grid else [],
         "seconds": devices.compile_seconds(views),
         "fits": fits,
-        "cells": cells,
-        "tables": tables,
-        "survival": Markup(picture) if picture else None,
+        "shown": shown,
         "not_here": [view.target for view in views if not view.attached],
     }
 
@@ -251,7 +256,8 @@ def _markdown(study: dict[str, Any]) -> str:
 
 def _markdown_across(across: dict[str, Any]) -> list[str]:
     """Planned memory by target, the largest sizes that fit and what became of recomputation, in Markdown."""
-    targets, tables = across["targets"], [_markdown_table(table) for table in across["tables"]]
+    targets = across["targets"]
+    tables = [_markdown_table(shown["table"]) for shown in across["shown"] if "table" in shown]
     if across["planned"] and len(targets) > 1:
         head = f"| planned memory (activations) | n | {' | '.join(targets)} |"
         lines = [head, "|---|--:|" + "--:|" * len(targets)]
@@ -265,15 +271,6 @@ def _markdown_across(across: dict[str, Any]) -> list[str]:
         for method, largest in fits.rows:
             values = ["" if found is None else f"{'≥ ' if found[1] else ''}{found[0]}" for found in largest]
             lines.append(f"| `{method}` | {' | '.join(values)} |")
-        tables.append("\n".join(lines))
-    if across["cells"]:
-        lines = [
-            "| form | target | recomputed products left / written | activations with / without |",
-            "|---|---|--:|--:|",
-        ]
-        for cell in across["cells"]:
-            memory_of = f"{cell.planned:.1f} / {cell.plain:.1f}"
-            lines.append(f"| {cell.form} | {cell.target} | {cell.left} / {cell.written} | {memory_of} |")
         tables.append("\n".join(lines))
     return tables
 
@@ -305,21 +302,3 @@ def _missing(missing: pd.DataFrame, sweeps: Sequence[str]) -> list[dict[str, Any
 def _sizes(group: pd.DataFrame, names: list[str]) -> str:
     values = {name: sorted(set(group[name].dropna().astype(int))) for name in names}
     return "; ".join(f"{name} {', '.join(map(str, found))}" for name, found in values.items() if found)
-
-
-# The animation: one drawing a strategy. Without JavaScript it stands as a table of all steps.
-
-CELL, ROW = 24, 13  # pixels
-
-
-def _animation(method: str, n: int) -> dict[str, Any]:
-    frames = list(animation.frames(method, n))
-    return {
-        "method": method,
-        "n": n,
-        "frames": [asdict(frame) for frame in frames],
-        "peak": max(len(frame.stored) for frame in frames),
-        "evaluations": frames[-1].evaluations,
-        "cell": CELL,
-        "row": ROW,
-    }

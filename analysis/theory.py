@@ -55,7 +55,7 @@ CROSSOVER = {
     # of three rolls takes two slices of the state (3), and the state is used five times (4). 12.
     "ode": 12 / 7,
 }
-CROSSOVER_BAND = (1.0, 2.0)  # for time: what a flop costs differs between the two by less than this (CLAIMS)
+CROSSOVER_MARGIN = {"count": 0.1, "clock": 0.5}  # to either side, as a share: the statement's own width is [1, 2]
 CHEAP_GRADIENT = 5.0  # Baur and Strassen 1983; Griewank and Walther 2008, section 3.3: at most 5 for the gradient
 
 # Hessians: exponents in the number of inputs of flops over those of f, and of the memory held at once.

@@ -5,8 +5,8 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.figures.style import Table, filled
 from analysis.frame import parameters
+from analysis.style import Table, filled
 from analysis.view import View, plainly
 
 CHANGED = 0.01  # planned memory that differs by less is taken for the same in the caption

@@ -1,43 +1,113 @@
-"""A verdict: a prediction, a measurement with its interval, and the one rule that holds one against the other.
+"""A verdict: a prediction, a measurement with its interval, and the one judge who holds one against the other.
 
-A prediction is a band; it is fixed beside the claim, before the run. The measured 95% interval inside the band:
-``confirmed``. Outside it altogether: ``refuted``. Across its edge: ``inconclusive``. No number: ``not measured``. What
-is exact is compared exactly: its band and its interval have no width.
+A rule yields tests: a quantity, a band that was fixed before the run with the reason for it, and what was found. Here,
+and nowhere else, tests become verdicts. The 95% interval inside the band: ``confirmed``, a claim that the quantity is
+equal to the prediction up to the band's margin. Outside it altogether: ``refuted``. Across its edge: ``inconclusive``.
+No number: ``not measured``. What is exact is compared exactly: its interval has no width.
 """
 
-from collections.abc import Callable, Iterator
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from math import inf, isfinite, isnan, log
+from pathlib import Path
+from types import GeneratorType
+from typing import Literal, NamedTuple
 
-import pandas as pd
+from scipy import stats
 
-from adcost.rulers import process
+from adcost.rulers.clock import CONFIDENCE
 from adcost.targets import ANY
-from analysis import fit
-from analysis.view import View
+from analysis.view import Found, View, differences, plainly
 
+ROOT = Path(__file__).parents[1]
 Kind = Literal["confirmed", "refuted", "inconclusive", "not measured"]
-EXPONENT_BAND = 0.1  # how far a measured exponent may lie from the predicted one
-RATIO_BAND = 0.1  # how far a measured ratio may lie from the predicted one, relative
+Known = Literal["measured", "likely", "unknown"]
+NOISY = ("clock", "process", "device", "estimate")  # rulers whose numbers differ from run to run
+EXPONENT_MARGIN = 0.1  # how far a measured exponent may lie from the predicted one
+RATIO_MARGIN = 0.1  # how far a measured ratio may lie from the predicted one, relative
+TELLS = 0.5  # power below which a test is said to decide nothing
+
+
+class Band(NamedTuple):
+    """Where a claim allows a quantity to lie, and why just there."""
+
+    low: float
+    high: float
+    why: str
+
+
+def within(value: float, share: float, why: str) -> Band:
+    """A share to either side, as a factor."""
+    return Band(value / (1 + share), value * (1 + share), f"{share:.0%} to either side of {value:.3g}: {why}")
+
+
+def around(value: float, margin: float, why: str) -> Band:
+    """A margin to either side."""
+    return Band(value - margin, value + margin, f"{margin:g} to either side of {value:g}: {why}")
+
+
+def at_most(value: float, why: str) -> Band:
+    """Anything up to a value."""
+    return Band(-inf, value, why)
+
+
+def at_least(value: float, why: str) -> Band:
+    """Anything from a value on."""
+    return Band(value, inf, why)
+
+
+def exactly(value: float, why: str = "a count is exact") -> Band:
+    """The value alone."""
+    return Band(value, value, why)
+
+
+class Cause(NamedTuple):
+    """Why a number is what it is: ``measured`` by numbers of their own, ``likely``, or ``unknown``."""
+
+    known: Known
+    words: str
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """One row of the verdict table; ``low`` and ``high`` bound the 95% interval of ``measured``."""
+class Test:
+    """What a rule puts to the judge.
 
-    claim: str
-    study: str
+    Attributes
+    ----------
+    method, ruler, quantity, at
+        What was measured; ``at`` tells which of the numbers of one quantity, as ``n=1024``.
+    band
+        What the claim allows; None where it could not be said, for want of a number.
+    found
+        What was measured; None where it was not, for the reason ``gap``.
+    predicted
+        What theory says, of a band to both its sides.
+    beside
+        What counted flops would give, beside a claim that only bounds the quantity.
+    why, cause
+        In words: what the number rests on; and the reason, where theory failed.
+    linear
+        Is the quantity's scale linear? That of ratios is logarithmic.
+    """
+
+    __test__ = False  # not one of pytest's
+
     method: str
     ruler: str
-    target: str
     quantity: str
-    predicted: float | None
-    measured: float | None
-    low: float | None
-    high: float | None
-    verdict: Kind
-    points: int
-    why: str
+    band: Band | None = None
+    found: Found | None = None
+    at: str = ""
+    predicted: float | None = None
+    beside: float | None = None
+    why: str = ""
+    cause: Cause | None = None
+    gap: str = ""
+    linear: bool = False
+
+
+Rule = Callable[[View], Iterator[Test]]
 
 
 @dataclass(frozen=True)
@@ -48,126 +118,250 @@ class Claim:
     study: str
     says: str
     predicted: str
-    rule: Callable[["View"], Iterator[Verdict]]
+    rule: Rule
     figures: tuple[str, ...] = ()  # the names of those that show it
 
 
-def judge(band: tuple[float, float], low: float, high: float) -> Kind:
+@dataclass(frozen=True)
+class Verdict:
+    """A row of the verdict table, which can be made again from this row alone.
+
+    ``low`` and ``high`` bound the 95% interval of ``measured``; ``p`` is how likely chance alone would put a quantity
+    of the band so far outside, ``adjusted`` the same among all noisy rows (Holm); ``power`` how likely a quantity that
+    is as predicted would be confirmed with this much noise. ``rule`` is the line that put the test, ``rows`` the ids of
+    the frame's rows that it read.
+    """
+
+    claim: str
+    study: str
+    method: str
+    ruler: str
+    target: str
+    dtype: str
+    workload: str
+    quantity: str
+    at: str
+    predicted: float | None
+    beside: float | None
+    band_low: float | None
+    band_high: float | None
+    band_why: str
+    measured: float | None
+    low: float | None
+    high: float | None
+    verdict: Kind
+    points: int
+    processes: int
+    p: float | None
+    adjusted: float | None
+    power: float | None
+    cause: Known | None
+    why: str
+    rule: str
+    rows: tuple[int, ...]
+
+    @property
+    def holds(self) -> bool:
+        """Is it refuted, and not by chance among so many tests?"""
+        return self.verdict == "refuted" and (self.adjusted is None or self.adjusted <= 1 - CONFIDENCE)
+
+    @property
+    def named(self) -> str:
+        """The quantity and which of its numbers."""
+        return f"{self.quantity} at {self.at}" if self.at else self.quantity
+
+    @property
+    def said(self) -> str:
+        """What the claim says, for people."""
+        if self.band_low is None or self.band_high is None:
+            return ""
+        if self.band_low == -inf or self.band_high == inf:
+            end, words = (self.band_high, "at most") if self.band_low == -inf else (self.band_low, "at least")
+            return f"{words} {end:.4g}" + (f" (flops: {self.beside:.3g})" if self.beside is not None else "")
+        return f"{self.predicted:.4g}" if self.predicted is not None else f"{self.band_low:.3g} to {self.band_high:.3g}"
+
+
+def judge(
+    band_low: float | None, band_high: float | None, measured: float | None, low: float | None, high: float | None
+) -> Kind:
     """The one rule: the interval against the band."""
-    if band[0] <= low and high <= band[1]:
+    if measured is None or low is None or high is None or band_low is None or band_high is None:
+        return "not measured"
+    if isnan(measured):
+        return "refuted"
+    if band_low <= low and high <= band_high:
         return "confirmed"
-    if high < band[0] or low > band[1]:
+    if high < band_low or low > band_high:
         return "refuted"
     return "inconclusive"
 
 
-def around(value: float, by: float) -> tuple[float, float]:
-    return value - by, value + by
+def verdicts(claims: Iterable[Claim], views: Sequence[View]) -> list[Verdict]:
+    """Every claim of the studies that are viewed, on every target and workload."""
+    found: dict[tuple[str, ...], Verdict] = {}
+    for claim in claims:
+        for view in (view for view in views if view.study == claim.study):
+            apart = differences(view, views)
+            for test, rule, rows in _put(claim, view):
+                verdict = _stamped(test, claim, view, apart, rule, rows)
+                words = (verdict.claim, verdict.method, verdict.ruler, verdict.target, verdict.dtype)
+                found.setdefault((*words, verdict.workload, verdict.quantity, verdict.at), verdict)
+    return _adjusted(list(found.values()))
 
 
-def within(value: float, share: float) -> tuple[float, float]:
-    return value / (1 + share), value * (1 + share)
+def _put(claim: Claim, view: View) -> Iterator[tuple[Test, str, tuple[int, ...]]]:
+    """A claim's tests, each with the line that put it and the rows that were read for it."""
+    view.read.clear()
+    tests = claim.rule(view)
+    for test in tests:
+        yield test, _line(tests), tuple(sorted(set(view.read)))
+        view.read.clear()
 
 
-def unmeasured(
-    view: View, claim: str, method: str, ruler: str, quantity: str, predicted: float | None = None, why: str = ""
-) -> Verdict:
-    """A row of the verdict table without a measurement; the reason is looked up unless given."""
-    target = ANY if ruler == "count" else view.target
-    reason = why or view.reasons(ruler, *method.split(" / "))
+def _line(tests: Iterator[Test]) -> str:
+    """Where a generator stands, or the innermost one that it yields from."""
+    inner: object = tests
+    while isinstance(inner, GeneratorType):
+        tests, inner = inner, inner.gi_yieldfrom
+    assert isinstance(tests, GeneratorType)
+    if tests.gi_frame is None:
+        return ""
+    return f"{Path(inspect.getfile(tests.gi_code)).relative_to(ROOT)}:{tests.gi_frame.f_lineno}"
+
+
+def _stamped(test: Test, claim: Claim, view: View, apart: str, rule: str, rows: tuple[int, ...]) -> Verdict:
+    band, found = test.band, test.found if test.band is not None else None
+    ends = (band.low, band.high) if band is not None else (None, None)
+    number = (found.value, found.low, found.high) if found is not None else (None, None, None)
+    kind = judge(*ends, *number)
+    noisy = found is not None and test.ruler in NOISY and found.low != found.high
+    power = _power(test) if noisy else None
+    reason = test.gap or test.why or view.reasons(test.ruler, *test.method.split(" / "))
+    words = [test.why if found is not None else reason]
+    if kind == "inconclusive" and power is not None and power < TELLS:
+        words.append(
+            f"Cannot decide here: with this noise a quantity as predicted is confirmed in {power:.0%} of runs."
+        )
+    cause = test.cause or Cause("unknown", "")
+    if kind == "refuted" and cause.words:
+        words.append(cause.words)
+    known = [f"{name} {plainly(value)}" for name, value in view.workload]
+    apart_from = [words for words in apart.split(", ") if words and not words.startswith("dtype ")]
+    workload = ", ".join(dict.fromkeys([*known, *apart_from]))
     return Verdict(
-        claim, view.study, method, ruler, target, quantity, predicted, None, None, None, "not measured", 0, reason
-    )  # fmt: skip
-
-
-def measured(
-    blank: Verdict, band: tuple[float, float], interval: tuple[float, float, float], points: int, why: str
-) -> Verdict:
-    """The row with its measurement, as (value, low, high), judged against the band."""
-    value, low, high = interval
-    kind = judge(band, low, high)
-    return replace(blank, measured=value, low=low, high=high, verdict=kind, points=points, why=why)
-
-
-def exponent_of(blank: Verdict, values: "pd.Series[float]", resolution: float, unit: str, n: str = "n") -> Verdict:
-    """The exponent of a quantity by size, held against the row's prediction; no values leave the row as it is."""
-    if len(values) == 0:
-        return blank
-    try:
-        fitted = fit.exponent(list(values.index), list(values), resolution)
-    except ValueError as error:
-        return replace(blank, verdict="inconclusive", points=len(values), why=f"{error}.")
-    assert blank.predicted is not None
-    first, last = values.index[0], values.index[-1]
-    why = f"From {values.iloc[0]:.4g} {unit} at {n} = {first} to {values.iloc[-1]:.4g} at {n} = {last}"
-    why += (
-        f"; it {fitted.note} {unit}." if fitted.note else f": {fitted.a:.3g} + {fitted.b:.3g} {n}^{fitted.value:.3f}."
-    )
-    band = around(blank.predicted, EXPONENT_BAND)
-    return measured(blank, band, (fitted.value, fitted.low, fitted.high), fitted.points, why)
-
-
-def falling_exponent_of(blank: Verdict, values: "pd.Series[float]", unit: str, n: str = "n") -> Verdict:
-    """The exponent of a quantity that falls with size, to a power: that of its inverse, with the other sign."""
-    assert blank.predicted is not None
-    found = exponent_of(replace(blank, predicted=-blank.predicted), 1 / values, 0.0, unit, n)
-    found = replace(found, predicted=blank.predicted)
-    if found.measured is None or found.low is None or found.high is None:
-        return found
-    return replace(
-        found, measured=-found.measured, low=-found.high, high=-found.low, why=f"Of its inverse: {found.why}"
+        claim=claim.id,
+        study=view.study,
+        method=test.method,
+        ruler=test.ruler,
+        target=ANY if test.ruler == "count" else view.target,
+        dtype=view.dtype,
+        workload=workload,
+        quantity=test.quantity,
+        at=test.at,
+        predicted=test.predicted,
+        beside=test.beside,
+        band_low=ends[0],
+        band_high=ends[1],
+        band_why=band.why if band is not None else "",
+        measured=number[0],
+        low=number[1],
+        high=number[2],
+        verdict=kind,
+        points=found.points if found is not None else 0,
+        processes=found.processes if found is not None else 0,
+        p=_p(test) if noisy else None,
+        adjusted=None,
+        power=power,
+        cause=cause.known if kind == "refuted" else None,
+        why=" ".join(filter(None, words)),
+        rule=rule,
+        rows=rows,
     )
 
 
-def exponent_verdict(
-    view: View, claim: str, method: str, ruler: str, quantity: str, predicted: float, resolution: float
-) -> Verdict:
-    """The exponent in n of a memory quantity, in activations."""
-    blank = unmeasured(view, claim, method, ruler, f"exponent of {quantity} in n", predicted)
-    return exponent_of(blank, view.activations(method, ruler, quantity), resolution, "activations")
+def _scaled(test: Test, value: float) -> float:
+    if test.linear:
+        return value
+    return log(value) if value > 0 else -inf
 
 
-def memory_exponents(view: View, claim: str, method: str, predicted: float) -> Iterator[Verdict]:
-    """The exponent by the compiler's plan and, where programs run, by their peak."""
-    activation = view.series(method, "count", "activation")
-    unit = float(activation.iloc[0]) if len(activation) else 1.0
-    yield exponent_verdict(view, claim, method, "compiler", view.plan, predicted, 0.5)
-    if view.attached:
-        resolution = process.RESOLUTION / unit if view.peak_ruler == "process" else 0.5
-        yield exponent_verdict(view, claim, method, view.peak_ruler, "peak", predicted, resolution)
+def _half(test: Test, side: Literal[-1, 1]) -> float:
+    """Half the interval's width on one side."""
+    assert test.found is not None
+    end = test.found.low if side < 0 else test.found.high
+    return abs(_scaled(test, end) - _scaled(test, test.found.value))
 
 
-def exact_verdict(
-    view: View, claim: str, method: str, quantity: str, formula: Callable[[int], int], words: str
-) -> Verdict:
-    """A count that must equal its formula at every size; the row shows the first size that does not, or the largest.
+def _quantile(found: Found) -> tuple[float, float]:
+    """Degrees of freedom of Student's t, and its 97.5% quantile."""
+    degrees = found.processes - 1 if found.processes > 1 else inf
+    return degrees, float(stats.t.ppf((1 + CONFIDENCE) / 2, degrees))
 
-    Where the walk of the jaxpr took its trip counts from the schedule, it would only repeat the schedule: then
-    executions must have been counted too, and must equal the formula.
+
+def _p(test: Test) -> float:
+    """How likely chance puts a quantity of the band as far outside, to either side."""
+    assert test.found is not None
+    assert test.band is not None
+    value = test.found.value
+    if test.band.low <= value <= test.band.high:
+        return 1.0
+    above = value > test.band.high
+    distance = abs(_scaled(test, value) - _scaled(test, test.band.high if above else test.band.low))
+    half = _half(test, -1 if above else 1)
+    degrees, quantile = _quantile(test.found)
+    if isnan(value) or half == 0:
+        return 0.0
+    return float(2 * stats.t.sf(distance / half * quantile, degrees)) if isfinite(half) else 1.0
+
+
+def _power(test: Test) -> float | None:
+    """How likely a quantity as predicted would be confirmed with this noise; None where nothing is predicted."""
+    assert test.found is not None
+    assert test.band is not None
+    truth = test.predicted if test.predicted is not None else test.beside
+    if truth is None or isnan(test.found.value):
+        return None
+    half = (_half(test, -1) + _half(test, 1)) / 2
+    if not isfinite(half):
+        return 0.0
+    low, high = (_scaled(test, end) if isfinite(end) else end for end in test.band[:2])
+    room = (_scaled(test, truth) - low - half, high - _scaled(test, truth) - half)  # for the value to move, each way
+    if half == 0:
+        return float(min(room) >= 0)
+    deviation = half / _quantile(test.found)[1]
+    return max(0.0, float(stats.norm.cdf(room[1] / deviation) - stats.norm.cdf(-room[0] / deviation)))
+
+
+def _adjusted(found: list[Verdict]) -> list[Verdict]:
+    """With Holm's correction over all that are noisy (Scandinavian Journal of Statistics 6, 1979)."""
+    tested = sorted((i for i, verdict in enumerate(found) if verdict.p is not None), key=lambda i: found[i].p or 0.0)
+    most = 0.0
+    for rank, i in enumerate(tested):
+        most = max(most, min(1.0, (found[i].p or 0.0) * (len(tested) - rank)))
+        found[i] = replace(found[i], adjusted=most)
+    return found
+
+
+def counted(found: Iterable[Verdict]) -> dict[str, int]:
+    """Number of verdicts by kind."""
+    kinds = [verdict.verdict for verdict in found]
+    return {kind: kinds.count(kind) for kind in ("confirmed", "refuted", "inconclusive", "not measured")}
+
+
+class ByChance(NamedTuple):
+    """Of the noisy verdicts: how many were decided, how many are false at most if all is right, how many refutations
+    there are, and how many hold among so many tests.
     """
-    rows = view.rows(method, "count", quantity)
-    counted = rows["value"]
-    executed = view.series(method, "count", f"executed {quantity}")
-    blank = unmeasured(view, claim, method, "count", quantity)
-    if len(counted) == 0:
-        return blank
-    from_schedule = rows["flags"].str.contains("schedule").any()
-    if from_schedule and len(executed) == 0:
-        return replace(blank, why="The trip counts are the schedule's own, and no execution was counted.")
-    wrong = [n for n in counted.index if {counted[n], executed.get(n, counted[n])} != {formula(n)}]
-    n = wrong[0] if wrong else counted.index[-1]
-    value = float(executed.get(n, counted[n]))
-    shown = f"{len(wrong)} of {len(counted)} sizes differ from" if wrong else f"All {len(counted)} sizes equal"
-    depths = ", ".join(map(str, executed.index))
-    ran = f" Trip counts are the schedule's; executions were counted at n = {depths}." if from_schedule else ""
-    return replace(
-        blank,
-        quantity=f"{quantity} at n = {n}",
-        predicted=float(formula(n)),
-        measured=value,
-        low=value,
-        high=value,
-        verdict="refuted" if wrong else "confirmed",
-        points=len(counted),
-        why=f"{shown} {words} exactly.{ran}",
-    )
+
+    decided: int
+    false: float
+    refuted: int
+    holding: int
+
+
+def by_chance(found: Iterable[Verdict]) -> ByChance:
+    """What chance does to the noisy verdicts; exact ones have no part in it."""
+    noisy = [verdict for verdict in found if verdict.p is not None]
+    decided = sum(verdict.verdict in ("confirmed", "refuted") for verdict in noisy)
+    refuted = [verdict for verdict in noisy if verdict.verdict == "refuted"]
+    return ByChance(decided, (1 - CONFIDENCE) * len(noisy), len(refuted), sum(verdict.holds for verdict in refuted))

@@ -1,19 +1,36 @@
 """What claims and figures look at: the results of one study on one target, quantity by quantity."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from math import exp, inf, log
+from math import exp, hypot, inf, log
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from adcost.rulers import clock
-from adcost.suite.vocabulary import Interval, Method
+from adcost.suite.vocabulary import Method
 from adcost.targets import ANY, TARGETS
 from analysis.frame import Results, parameters
 from benchmarks import all_studies
+
+
+class Found(NamedTuple):
+    """A measured value with the ends of its 95% interval, how many numbers it is of, and over how many processes."""
+
+    value: float
+    low: float
+    high: float
+    points: int = 1
+    processes: int = 1
+
+
+def widened(found: Found, least: float, most: float) -> Found:
+    """A ratio with an interval that has the error of what it is held against in it, given as factors of that."""
+    below = log(found.value / found.low) if found.low > 0 else inf
+    low = found.value * exp(-hypot(below, log(most)))
+    return found._replace(low=low, high=found.value * exp(hypot(log(found.high / found.value), log(least))))
 
 
 class AgainstItself(NamedTuple):
@@ -39,6 +56,7 @@ class View:
     workload: tuple[tuple[str, Any], ...] = ()  # the parameters that do not vary, as (width, 32), (batch, 1024)
     origin: tuple[tuple[str, str], ...] = ()  # as (machine, ...), (commit, ...), (jax, ...), (dtype, ...)
     sweep: str = "depth"  # the parameter that varies
+    read: list[int] = field(default_factory=list, compare=False)  # ids of the rows that were asked for
 
     @cached_property
     def frame(self) -> pd.DataFrame:
@@ -71,6 +89,12 @@ class View:
         """The families of functions in the results."""
         return [str(name) for name in self.frame["family"].dropna().unique()]
 
+    @property
+    def methods(self) -> list[str]:
+        """The study's methods, as far as there are results or reasons why not, in the order in which they ran."""
+        tables = [table["method"] for table in (self.frame, self.missing) if len(table)]
+        return [str(name) for name in pd.concat(tables).unique()] if tables else []
+
     def along(self, sweep: str, **fixed: Any) -> "View":
         """The slice in which one parameter varies and these others are fixed."""
         asked = sweep, *sorted(fixed.items())
@@ -99,7 +123,25 @@ class View:
         asked = method, ruler, quantity, at
         if asked not in self._rows:
             self._rows[asked] = self._by_size(*asked)
-        return self._rows[asked]
+        return self.noted(self._rows[asked])
+
+    def asked(self, method: str, n: int) -> bool:
+        """Was anything measured of a method at a size, or is there a reason why not?"""
+        tables = [table for table in (self.frame, self.missing) if len(table) and self.sweep in table]
+        return any(((table["method"] == method) & (table[self.sweep] == n)).any() for table in tables)
+
+    def noted(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """The rows, which count as read from now on."""
+        if "id" in rows:
+            self.read.extend(rows["id"])
+        return rows
+
+    def sizes(self, method: str, ruler: str, quantity: str) -> list[int]:
+        """The sizes at which there is a quantity; none of its numbers counts as read."""
+        before = len(self.read)
+        found = list(self.rows(method, ruler, quantity).index)
+        del self.read[before:]
+        return found
 
     @cached_property
     def _rows(self) -> dict[tuple[str, str, str, str], pd.DataFrame]:
@@ -122,7 +164,7 @@ class View:
         begin = "; ".join([*(f"{name}={value}" for name, value in fixed.items()), f"{index}="])
         frame = self.frame
         mine = frame[(frame["method"] == method) & (frame["ruler"] == ruler) & (frame["quantity"] == quantity)]
-        mine = mine[mine["at"].str.startswith(begin)]
+        mine = self.noted(mine[mine["at"].str.startswith(begin)])
         found = pd.Series(mine["value"].to_numpy(float), index=mine["at"].str.removeprefix(begin).astype(int))
         return found[~found.index.duplicated(keep="last")].sort_index()
 
@@ -184,6 +226,30 @@ class View:
                 return f"{method}: its count is a bound ({bounds[0]})."
         return "No result that was read holds this number."
 
+    def logs(self, method: str, other: str, n: int) -> list[np.ndarray]:
+        """Logarithms of the ratios of two methods' times at one size, by process and round."""
+        timings = self.timings
+        mine = timings[timings[self.sweep] == n] if len(timings) else timings
+        pair = [mine[mine["method"] == name] for name in (method, other)] if len(mine) else []
+        if not pair or any(len(rows) == 0 for rows in pair):
+            return []
+        first, second = (rows.iloc[-1] for rows in pair)
+        return clock.log_ratios(first["samples"], second["samples"]) if first["seeds"] == second["seeds"] else []
+
+    def compared(self, method: str, other: str, n: int) -> Found | None:
+        """The ratio of two methods' times at one size, paired directly; None if they were not timed together."""
+        if method == other:
+            return Found(1.0, 1.0, 1.0)
+        logs = self.logs(method, other, n)
+        if not logs:
+            return None
+        return Found(*clock.exponentiated(clock.over_processes(logs).interval), processes=len(logs))
+
+    def slower(self, method: str, other: str, n: int) -> bool:
+        """Was a method slower than another in every round?"""
+        logs = self.logs(method, other, n)
+        return bool(logs) and all(bool((found > 0).all()) for found in logs)
+
     def noise(self) -> AgainstItself:
         """The A/A ratio of the run: a program against the same one, compiled again; of one process in older results."""
         return _against_itself(self.timings)
@@ -201,17 +267,18 @@ class View:
         _, low, high, _ = self.noise_at(depth)
         return max(abs(log(low)), abs(log(high))) if low > 0 and high < inf else inf
 
-    def widened(self, method: str, quantity: str, n: int) -> Interval | None:
-        """A ratio of times at one size with its interval; None if it was not measured.
+    def timed(self, method: str, quantity: str, n: int) -> Found | None:
+        """A time or a ratio of times at one size with its interval; None if it was not measured.
 
         Of one process alone it is widened by the noise floor.
         """
         rows = self.rows(method, "clock", quantity)
         if n not in rows.index:
             return None
-        floor = exp(self.floor(n)) if rows["processes"][n] == 1 else 1.0
+        processes = int(rows["processes"][n])
+        floor = exp(self.floor(n)) if processes == 1 else 1.0
         value, low, high = (float(rows[column][n]) for column in ("value", "low", "high"))
-        return Interval(value, low / floor, high * floor)
+        return Found(value, low / floor, high * floor, processes=processes)
 
 
 def _is_bound(flags: str) -> bool:

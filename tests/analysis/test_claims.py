@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from analysis import claims, frame
+from analysis import frame, studies
 from benchmarks import ROOT
 
 
@@ -59,14 +59,14 @@ SPOILED = [  # of what no theory allows: study, method, quantity, by how much, t
 def test_numbers_that_theory_does_not_allow_refute_the_claim(study, method, quantity, factor, claim):
     run = committed("latest")
     mine = replace(run, frame=run.frame[run.frame["study"] == study].copy())
-    (tested,) = (known for known in claims.CLAIMS if known.id == claim)
+    (tested,) = (known for known in studies.CLAIMS if known.id == claim)
     named = (mine.frame["quantity"] + " " + mine.frame["at"]).str.strip()
     spoiled = (mine.frame["method"] == method) & named.map(lambda name: fnmatchcase(name, quantity))
     by = mine.frame[spoiled].apply(factor, axis=1)
 
     def refuted(results):
-        found = claims.verdicts(results, [tested])
-        return {v.quantity for v in found if v.method in (method, "jacfwd / jacrev") and v.verdict == "refuted"}
+        found = studies.verdicts(results, [tested])
+        return {v.named for v in found if v.method in (method, "jacfwd / jacrev") and v.verdict == "refuted"}
 
     before = refuted(mine)
     for column in ("value", "low", "high"):

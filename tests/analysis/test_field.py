@@ -8,10 +8,10 @@ import pytest
 
 from adcost.suite.journal import Record
 from adcost.suite.vocabulary import Case, Number
-from analysis import claims, frame
+from analysis import frame, studies
 from analysis.view import views
 
-(CLAIM,) = (known for known in claims.CLAIMS if known.id == "mode-field")
+(CLAIM,) = (known for known in studies.CLAIMS if known.id == "mode-field")
 
 
 def verdicts(tmp_path, advised, ratio, spread=0.02, modes=("jacfwd", "jacrev"), noise=0.01, possible=2):
@@ -31,7 +31,7 @@ def verdicts(tmp_path, advised, ratio, spread=0.02, modes=("jacfwd", "jacrev"), 
         records.append(asdict(Record(Case("modes", mode, params), "cpu", tuple(numbers), (), seconds, again)))
     path = tmp_path / "field.json"
     path.write_text(json.dumps({"environment": {"machine": "m", "commit": "c"}, "records": records}))
-    return claims.verdicts(frame.read([path]), [CLAIM])
+    return studies.verdicts(frame.read([path]), [CLAIM])
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,6 @@ from adcost.safe_svd import safe_nuclear_norm, safe_svd
 from adcost.suite.vocabulary import Case
 from analysis import theory
 from analysis.fit import slope
-from analysis.verdict import Verdict, falling_exponent_of
 from benchmarks import all_studies
 from benchmarks.studies import linear_solve, svd
 from benchmarks.workloads import matrices, passes
@@ -209,17 +208,6 @@ def test_the_counted_rules_are_the_predicted_ones():
     assert flops("lecture", "both") / flops("values", "forward") == pytest.approx(theory.SVD_STEP, rel=0.02)
 
 
-@pytest.mark.parametrize("power", [-1.0, -0.5])
-def test_a_falling_exponent_is_found(power):
-    pd = pytest.importorskip("pandas")
-    n = np.array([8, 16, 32, 64, 128, 256, 512, 1024])
-    blank = Verdict("c", "s", "m", "clock", "cpu", "q", power, None, None, None, "not measured", 0, "")
-    right = falling_exponent_of(blank, pd.Series(3.0 * n**power, index=n), "x")
-    assert (right.verdict, right.measured) == ("confirmed", pytest.approx(power, abs=1e-3))
-    wrong = falling_exponent_of(blank, pd.Series(3.0 * n ** (power - 0.4), index=n), "x")
-    assert (wrong.verdict, wrong.predicted) == ("refuted", power)
-
-
 def test_a_slope_is_found_beside_a_fixed_cost():
     n = np.array([8, 16, 32, 64, 128, 256])
     noise = np.exp(0.01 * np.random.default_rng(0).normal(size=n.size))
@@ -231,7 +219,7 @@ def test_a_slope_is_found_beside_a_fixed_cost():
 def test_sizes_that_take_turns_share_a_process_and_no_rounds():
     study = all_studies()["linear_solve"]
     small, large = (solve_case("kept_lu", "forward", n, dtype="float32") for n in (64, 1024))
-    assert study.group(small) == study.shares_process(large)
+    assert study.group(small) == study.group(large)
     assert study.shares_rounds(small) != study.shares_rounds(large)
     backward = passes.with_part(small, "backward")
     assert study.shares_rounds(small) == study.shares_rounds(backward)

@@ -13,9 +13,10 @@ from adcost.evaluation_trace import evaluation_trace
 from adcost.modes import which_mode
 from adcost.rulers import count as counts
 from adcost.suite.vocabulary import Case
-from analysis import crossover, theory
-from analysis.figures import worked_example
-from analysis.worked_example import by_hand, f, lecture
+from analysis import theory
+from analysis.studies.modes import drawn_example
+from analysis.studies.modes import readings as crossover
+from analysis.studies.modes.worked_example import by_hand, f, lecture
 from benchmarks import all_studies
 from benchmarks.studies import closed_forms, hessians, modes
 from benchmarks.workloads.field import FIELD
@@ -152,10 +153,10 @@ def test_the_lectures_trace_is_that_of_the_lecture():
     nodes = lecture()
     assert [node.expression for node in nodes] == ["x1", "x2", "x1 * x2", "sin(x1)", "v1 + v2"]
     assert nodes[-1].tangents == pytest.approx(by_hand())
-    forward, reverse = worked_example.traces(nodes)
+    forward, reverse = drawn_example.traces(nodes)
     assert [row[0] for row in reverse.rows] == ["v3", "v2", "v1", "x2", "x1"]
     assert len(forward.rows) == 5
-    assert worked_example.graph(nodes).figure.axes
+    assert drawn_example.graph(nodes).figure.axes
 
 
 def test_what_has_no_trace_is_refused():

@@ -1,0 +1,1 @@
+"""The study ``backprop``: its readings, claims and figures."""

@@ -1,0 +1,1 @@
+"""The study ``closed_forms``: its readings, claims and figures."""

@@ -1,0 +1,1 @@
+"""The study ``hessians``: its readings, claims and figures."""

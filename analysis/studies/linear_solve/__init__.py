@@ -1,0 +1,1 @@
+"""The study ``linear_solve``: its readings, claims and figures."""

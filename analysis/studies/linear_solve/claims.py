@@ -1,0 +1,196 @@
+"""Claims of the study ``linear_solve``: the backward pass of a linear solve against the forward pass."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from math import inf, isfinite, isnan
+
+import pandas as pd
+
+from analysis import fit, theory
+from analysis.advice import Advice, least
+from analysis.rounding import largest_error
+from analysis.rules import exact, exponent
+from analysis.verdict import Band, Cause, Claim, Test, at_least, at_most, exactly, within
+from analysis.view import Found, View
+
+ANCHORS = (256, 1024, 2048)  # orders at which all methods are held against each other
+AT = 64  # the order at which the condition is swept
+PARTS = ("forward", "backward", "both")
+SINGULAR = 400  # decades of a matrix that is singular in float64
+KEEPING = ["kept_lu", "jax_solve"]
+ABOUT = "about as much: leading terms alone, and products run at another rate than factorisations"
+ITSELF = "JAX differentiates the factorisation itself"
+BANDS = {  # of backward / forward, fixed before the run; with what theory says
+    "factorised_again": within(1.0, theory.ABOUT, ABOUT),
+    "cholesky_again": within(1.0, theory.ABOUT, ABOUT),
+    "jax_inverse": within(1.5, theory.ABOUT, ABOUT),
+    "jax_lu_factor": at_least(1.0, ITSELF),
+    "jax_cholesky": at_least(1.0, ITSELF),
+    "kept_inverse": at_most(theory.NEGLIGIBLE, "it is said to vanish"),
+}
+COPIES = Cause(
+    "likely",
+    "The backward program copies the factors into LAPACK's column order before it solves with them, and writes n^2 "
+    "numbers: at the memory's rate, not at that of a factorisation's products.",
+)
+
+
+def part(view: View, name: str) -> View:
+    """One part of single systems of condition 10, over the order."""
+    return view.along("n", part=name, rhs=1, batch=1, decades=1)
+
+
+def flops_ratio(view: View, method: str) -> "pd.Series[float]":
+    """Counted flops of the backward over those of the forward pass, by order."""
+    backward, forward = (part(view, name).series(method, "count", "flops") for name in ("backward", "forward"))
+    return (backward / forward).dropna()
+
+
+def gradients(view: View) -> Iterator[Test]:
+    if not view.attached:
+        return  # a compiler computes no gradient
+    for method in view.methods:
+        test = largest_error(view, method, "cond(A)")
+        if test.found is not None or view.dtype == "float32":
+            yield test
+    for method in view.methods:
+        found = singular_outcome(view, method)
+        if found is not None:
+            why = f"With a column of zeros in A the gradient is {found}; no error is raised."
+            band = exactly(1.0, "a wrong gradient that looks right is the worst outcome")
+            shows = exact(float(found != FINITE))
+            yield Test(method, "check", "a singular A shows in the gradient (1: yes)", band, shows, "", 1.0, why=why)
+
+
+FINITE = "finite and wrong"
+
+
+def singular_outcome(view: View, method: str) -> str | None:
+    """What became of the gradient at a singular matrix, in words; None if it was not tried."""
+    errors = view.along("decades", part="both", rhs=1, batch=1).series(method, "check", "gradient error")
+    if SINGULAR not in errors.index:
+        return None
+    error = float(errors[SINGULAR])
+    return "NaN" if isnan(error) else FINITE if isfinite(error) else "infinite"
+
+
+def ratio_at(view: View, method: str, n: int, band: Band, predicted: float | None, cause: Cause | None = None) -> Test:
+    """Backward over forward in time at one order; counted flops stand beside it."""
+    found = part(view, "backward").timed(method, "time / forward", n)
+    flops = flops_ratio(view, method)
+    beside = float(flops[n]) if n in flops.index else None
+    why = f"Counted flops: {beside:.3g}." if beside is not None and found else ""
+    test = Test(method, "clock", "backward / forward", band, found, f"n={n}", predicted, beside, why)
+    return replace(test, cause=cause)
+
+
+def anchors(view: View) -> list[int]:
+    """The orders at which all methods are held against each other, as far as there are results."""
+    measured_at = part(view, "backward").sizes("kept_lu", "clock", "time / forward")
+    return [n for n in ANCHORS if n in measured_at]
+
+
+def orders(view: View, method: str) -> list[int]:
+    """The orders of ``anchors`` at which a method was asked for."""
+    return [n for n in anchors(view) or ANCHORS[:1] if part(view, "backward").asked(method, n)]
+
+
+def backward_costs_forward(view: View) -> Iterator[Test]:
+    if view.dtype == "float64":
+        return  # there conditions alone are swept
+    for method, band in BANDS.items():
+        for n in orders(view, method):
+            yield ratio_at(view, method, n, band, theory.SOLVE_RATIOS.get(method))
+
+
+def reuse_is_cheaper(view: View) -> Iterator[Test]:
+    if view.dtype == "float64":
+        return  # there conditions alone are swept
+    for method in KEEPING:
+        test = Test(method, "count", "exponent of backward / forward in n, flops", predicted=-1.0)
+        yield exponent(test, flops_ratio(view, method), "of the forward pass")
+        test = Test(method, "clock", "exponent of backward / forward in n, time", predicted=-1.0, cause=COPIES)
+        yield exponent(test, part(view, "backward").series(method, "clock", "time / forward"), "of the forward pass")
+    yield _constant(view)
+    for method in [*KEEPING, "kept_cholesky"]:
+        for n in orders(view, method):
+            predicted = theory.kept_factors_ratio(n) * (2 if method == "kept_cholesky" else 1)
+            yield ratio_at(view, method, n, within(predicted, theory.ABOUT, ABOUT), predicted, COPIES)
+    for n in orders(view, "kept_lu"):
+        yield _cheaper(view, n)
+
+
+def _constant(view: View) -> Test:
+    """c of the asymptote c / n in time, and from which n on the curve is within a tenth of it."""
+    predicted = theory.SOLVE_RATIO_TIMES_N
+    band = within(predicted, theory.ABOUT, ABOUT)
+    test = Test("kept_lu", "clock", "c in backward / forward = c / n", band, predicted=predicted, cause=COPIES)
+    timed = part(view, "backward").series("kept_lu", "clock", "time / forward")
+    if len(timed) < fit.LEAST_SIZES:
+        return replace(
+            test, gap=f"a slope needs {fit.LEAST_SIZES} sizes, there are {len(timed)}." if len(timed) else ""
+        )
+    fitted = fit.slope(list(timed.index), list(1 / timed))
+    c, low, high = (1 / slope if slope > 0 else inf for slope in (fitted.b, fitted.high, fitted.low))
+    visible = 9 * fitted.a * c
+    why = (
+        f"Forward / backward = {fitted.a:.2f} + n / {c:.1f}: the asymptote is within a tenth from n = {visible:.0f} on "
+        f"(by flops from {9 * 3:d} on)."
+    )
+    return replace(test, found=Found(c, low, high, len(timed)), why=why)
+
+
+def _cheaper(view: View, n: int) -> Test:
+    line, quantity = part(view, "backward"), "backward / that of factorised_again"
+    found = line.timed("kept_lu", "time / factorised_again", n)
+    kept, again = (line.series(method, "count", "flops") for method in ("kept_lu", "factorised_again"))
+    flops = float(kept[n] / again[n]) if n in kept.index and n in again.index else None
+    return Test("kept_lu", "clock", quantity, at_most(1.0, "it is said to be cheaper"), found, f"n={n}", beside=flops)
+
+
+def advice(view: View) -> Iterator[Advice]:
+    if view.dtype == "float64":
+        return  # there conditions alone are swept
+    line = part(view, "both")
+    timed = line.series("jax_solve", "clock", "time")
+    if len(timed) == 0:
+        return
+    n = int(timed.index[-1])
+    # Of methods for any A, not those for a positive definite one.
+    others = [m for m in line.methods if m != "jax_solve" and (traits := view.traits(m)) and not traits.needs]
+
+    def ratio(name: str, other: str) -> Found | None:
+        return line.compared(name, other, n)
+
+    question = f"How to differentiate a linear solve? (both passes, n = {n})"
+    yield from least(view, question, ["jax_solve", *others], ratio, "of the time of jnp.linalg.solve")
+
+
+CHAPTER = 4  # of the lecture
+CLAIMS = [
+    Claim(
+        "solve-gradients",
+        "linear_solve",
+        "dL/dA = -A^-T (dL/dx) x^T and dL/db = A^-T (dL/dx).",
+        "equal to the rule with an inverse of more digits, to rounding, scaled by cond(A)",
+        gradients,
+        ("error",),
+    ),
+    Claim(
+        "solve-backward-costs-forward",
+        "linear_solve",
+        "The backward pass costs about as much as the forward pass.",
+        "backward / forward: factorised again 1, through the inverse 1.5, through a differentiated factorisation at "
+        "least 1, with the inverse kept nothing; about: within a quarter",
+        backward_costs_forward,
+        ("ratio", "costs"),
+    ),
+    Claim(
+        "solve-reuse-is-cheaper",
+        "linear_solve",
+        "The factorisation can be kept, which makes the backward pass cheaper still.",
+        "backward / forward = 3 n^2 / (2/3 n^3 + 2 n^2), about 4.5 / n: exponent -1",
+        reuse_is_cheaper,
+        ("ratio",),
+    ),
+]

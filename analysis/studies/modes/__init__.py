@@ -1,0 +1,1 @@
+"""The study ``modes``: its readings, claims and figures."""

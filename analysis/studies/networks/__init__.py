@@ -1,0 +1,1 @@
+"""The study ``networks``: its readings, claims and figures."""

@@ -1,0 +1,1 @@
+"""The study ``remat``: its readings and figures."""

@@ -1,0 +1,1 @@
+"""The study ``svd``: its readings, claims and figures."""

@@ -1,0 +1,1 @@
+"""The study ``trace``: its readings, claims and figures."""
