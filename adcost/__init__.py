@@ -46,4 +46,4 @@ __all__ = [
     "trace_estimators",
     "which_mode",
 ]
-__version__ = "0.3.0"
+__version__ = "0.4.0"
