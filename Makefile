@@ -17,7 +17,7 @@ comma := ,
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: report test lint asv reference noise clean
+.PHONY: report test lint asv reference noise verdicts clean
 .DELETE_ON_ERROR:
 
 $(VENV)/report: pyproject.toml constraints.txt
@@ -78,6 +78,10 @@ CHROMIUM ?= chromium
 noise: $(VENV)/report
 	$(BIN)/adcost measure benchmarks/studies --study $(STUDY) --processes 40 -o results/noise.json
 	$(BIN)/python -m analysis.coverage results/noise.json
+
+# How often each rule on times is wrong under the noise of the last run; fails where that is in more than 5% of cases.
+verdicts: $(VENV)/report
+	$(BIN)/python -m analysis.false_rates results/latest.json
 
 clean:
 	rm -rf $(VENV) .venv-oldest .venv-newest .asv build results/*.json results/journals results/report

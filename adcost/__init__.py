@@ -4,8 +4,9 @@
   ``checkpointed_chain`` runs one.
 - Modes: ``which_mode`` says whether forward or reverse mode is cheaper for a Jacobian, from the program alone.
 - Memory: ``compile_for`` compiles for a device that need not be here, ``planned_bytes`` says what it would take.
-- ``safe_svd``, ``safe_eigh`` and ``safe_nuclear_norm`` have finite gradients everywhere; ``trace_estimators`` holds
-  Hutchinson's estimator and better ones; ``evaluation_trace`` writes both modes out, step by step.
+- ``safe_svd``, ``safe_eigh`` and ``safe_nuclear_norm`` have finite gradients everywhere; ``kept_solve`` is a linear
+  solve whose gradient takes the factorisation that is there; ``trace_estimators`` holds Hutchinson's estimator and
+  better ones; ``evaluation_trace`` writes both modes out, step by step.
 """
 
 from adcost import trace_estimators
@@ -20,6 +21,7 @@ from adcost.checkpointing import (
     store_all,
 )
 from adcost.evaluation_trace import Node, evaluation_trace
+from adcost.kept_solve import kept_solve
 from adcost.modes import ModeAdvice, which_mode
 from adcost.safe_svd import safe_eigh, safe_nuclear_norm, safe_svd
 from adcost.targets import TARGETS
@@ -35,6 +37,7 @@ __all__ = [
     "checkpointed_chain",
     "compile_for",
     "evaluation_trace",
+    "kept_solve",
     "memory_poor",
     "multilevel",
     "planned_bytes",

@@ -59,7 +59,7 @@ def coverage(timings: pd.DataFrame, processes: int = PROCESSES) -> list[Coverage
         for start in range(0, len(logs) - processes + 1, processes) if len(logs) >= 2 * processes else ():
             run, others = logs[start : start + processes], logs[:start] + logs[start + processes :]
             if np.ptp(np.concatenate(logs)) > 0:
-                found.setdefault(study, []).append((covers(run, others), of_one_process(run[0], logs[1:])))
+                found.setdefault(study, []).append((covers(run, others), of_one_process(run[0], run[1:] + others)))
     found["all"] = [pair for pairs in found.values() for pair in pairs]
     return [
         Coverage(name, len(pairs), *(sum(column) for column in zip(*pairs, strict=True)))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 Array = NDArray[np.float64]
 
@@ -24,6 +25,7 @@ class Exponent:
     b: float
     points: int
     note: str = ""
+    degrees: int | None = None  # of freedom
 
 
 def exponent(n: Sequence[float], y: Sequence[float], resolution: float = 0.0) -> Exponent:
@@ -49,19 +51,29 @@ def exponent(n: Sequence[float], y: Sequence[float], resolution: float = 0.0) ->
         return Exponent(0.0, -most, most, float(values.mean()), 0.0, len(sizes), note)
     exponents, a, b = _fit(sizes, values, _resamples(sizes))
     p = float(exponents[0])
-    low, high = np.quantile(exponents[1:], [0.025, 0.975])
-    low, high = min(p, float(low)), max(p, float(high))
+    low, high = _widened(p, exponents[1:], len(sizes), 3)
     low, high = -np.inf if low <= -LARGEST_EXPONENT else low, np.inf if high >= LARGEST_EXPONENT else high
-    return Exponent(p, low, high, float(a[0]), float(b[0]), len(sizes))
+    return Exponent(p, low, high, float(a[0]), float(b[0]), len(sizes), degrees=len(sizes) - 3)
 
 
 def slope(n: Sequence[float], y: Sequence[float]) -> Exponent:
     """Fit ``a + b n`` in relative error, a and b not negative: b with its 95% bootstrap interval over the cases."""
     sizes, values = np.asarray(n, float), np.asarray(y, float)
     _, a, b = _linear(sizes[None, None], values, _resamples(sizes))
-    low, high = np.quantile(b[1:, 0], [0.025, 0.975])
     value = float(b[0, 0])
-    return Exponent(value, min(value, float(low)), max(value, float(high)), float(a[0, 0]), value, len(sizes))
+    low, high = _widened(value, b[1:, 0], len(sizes), 2)
+    return Exponent(value, low, high, float(a[0, 0]), value, len(sizes), degrees=len(sizes) - 2)
+
+
+def _widened(value: float, resampled: Array, points: int, parameters: int) -> tuple[float, float]:
+    """The 95% bootstrap interval, widened as a t interval is against a normal one: few points resample too narrowly.
+
+    Hesterberg, "What teachers should know about the bootstrap", The American Statistician 69 (2015), section 4.3.
+    """
+    low, high = np.quantile(resampled, [0.025, 0.975])
+    degrees = points - parameters
+    few = (points / degrees) ** 0.5 * float(stats.t.ppf(0.975, degrees) / stats.norm.ppf(0.975))
+    return value - few * max(value - float(low), 0.0), value + few * max(float(high) - value, 0.0)
 
 
 LEAST_SPLITS = 5
@@ -103,6 +115,7 @@ def _fit(n: Array, y: Array, counts: Array) -> tuple[Array, Array, Array]:
     x = n / n.max()
     rising = np.linspace(0.01, LARGEST_EXPONENT, 200)
     p = np.concatenate([-rising[::-1], rising])[None].repeat(len(counts), 0)
+    flat = counts.sum(-1) - (counts / y).sum(-1) ** 2 / (counts / y**2).sum(-1)  # the cost of a constant
     for _ in range(5):
         cost, a, b = _linear(x ** p[..., None], y, counts)
         rows, best = np.arange(len(p)), cost.argmin(1)
@@ -111,7 +124,9 @@ def _fit(n: Array, y: Array, counts: Array) -> tuple[Array, Array, Array]:
         near = found[0][:, None] + step[:, None] * np.linspace(-1, 1, 41)
         sign = np.sign(found[0])[:, None]  # at 0 the columns are one
         p = sign * np.clip(sign * near, 0.01, LARGEST_EXPONENT)
-    return found[0], found[1], found[2] / n.max() ** found[0]
+    constant = flat <= cost.min(1) + 1e-12 * counts.sum(-1)  # then any exponent would do
+    exponents = np.where(constant, 0.0, found[0])
+    return exponents, found[1], np.where(constant, 0.0, found[2]) / n.max() ** exponents
 
 
 def _linear(powers: Array, y: Array, counts: Array) -> tuple[Array, Array, Array]:

@@ -5,7 +5,7 @@ import lzma
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from asv import results as asv_results
 
-from adcost.suite.vocabulary import Case, case_from_id, case_from_json
+from adcost.suite.vocabulary import Case, case_from_id, case_from_json, described
 from adcost.targets import ANY
 from benchmarks import all_studies
 
@@ -44,6 +44,9 @@ class Results:
     missing: pd.DataFrame
     timings: pd.DataFrame  # a row a case: samples, again (seconds by process and round), seeds (which rounds)
     environments: Mapping[str, Mapping[str, Any]]
+    studies: Mapping[str, Mapping[str, Any]] = field(
+        default_factory=dict
+    )  # what is to be known of each, beside numbers
 
 
 def read(paths: Iterable[Path]) -> Results:
@@ -85,7 +88,15 @@ def read(paths: Iterable[Path]) -> Results:
             raise ValueError(f"{path} holds no case of this suite; make one with `make report` or `asv run`")
     timed = _table(timings, TIMING)
     once = timed.drop_duplicates([name for name in timed if name != "source"])  # a copy of a result adds no rounds
-    return Results(_frame(numbers), _table(missing, GAP), once, environments)
+    return Results(_frame(numbers), _table(missing, GAP), once, environments, _studies(environments.values()))
+
+
+def _studies(environments: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """What the results say of their studies; of those of asv, and of before adcost 0.4, what is known of them here."""
+    told: dict[str, Any] = described(all_studies().values())
+    for environment in environments:
+        told |= environment.get("studies", {})
+    return told
 
 
 def _by_process(samples: Any) -> tuple[tuple[float, ...], ...]:

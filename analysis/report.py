@@ -11,7 +11,7 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
-from analysis import devices, memory, overview, studies, variants
+from analysis import devices, memory, noise, overview, studies, variants
 from analysis.frame import Results
 from analysis.studies import CLAIMS
 from analysis.style import Drawn, Table, svg
@@ -19,7 +19,6 @@ from analysis.verdict import EXPONENT_MARGIN, RATIO_MARGIN, Verdict, by_chance, 
 from analysis.versions import compared, in_brief
 from analysis.view import View, differences, plainly
 from analysis.view import views as all_views
-from benchmarks import all_studies
 
 CELL, ROW = 24, 13  # pixels of the animations
 MARKS = {"confirmed": "✓", "refuted": "✗", overview.BY_CHANCE: "(✗)", "inconclusive": "?", "not measured": "–"}
@@ -42,6 +41,7 @@ def write(results: Results, folder: Path) -> Iterator[str]:
     sections = [_study(view, views, folder) for view in views]
     across = [found for alike in _alike(views) if (found := _across(results, alike, folder)) is not None]
     versions, changed = compared(results)
+    against, spread = noise.against_itself(results.timings), noise.spread(results.frame, results.timings)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
@@ -49,10 +49,13 @@ def write(results: Results, folder: Path) -> Iterator[str]:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters.update(number=number, interval=interval, band=band)
+    environment.filters.update(number=number, interval=interval, band=band, kind=overview.on_the_first_screen)
     page = environment.get_template("report.html").render(
         counts=overview.counted(verdicts),
         chance=by_chance(verdicts),
+        against=against,
+        spread=spread,
+        timed=len(results.timings) > 0,
         overview=overview.lines(verdicts, CLAIMS),
         overview_targets=overview.targets(verdicts),
         not_here=list(dict.fromkeys(view.target for view in views if not view.attached)),
@@ -85,10 +88,11 @@ def write(results: Results, folder: Path) -> Iterator[str]:
     (folder / "summary.md").write_text("\n\n".join(tables) + "\n")
     counts = ", ".join(f"{count} {kind}" for kind, count in counted(verdicts).items())
     yield f"{len(verdicts)} verdicts: {counts}"
-    for view in views:
-        ratio, low, high, rounds = view.noise()
-        if rounds:
-            yield f"noise floor (A/A) of {view.study}: {ratio:.4f} [{low:.4f}, {high:.4f}] over {rounds} rounds"
+    if against is not None:
+        chance = f"{against.by_chance:.0f} by chance"
+        yield f"A/A: {against.excluding} of {against.sets} programs differ from themselves ({chance})"
+    if spread is not None:
+        yield f"noise: {spread.between:.1%} between processes, {spread.within:.1%} within one"
     yield f"report: {folder / 'index.html'}"
 
 
@@ -102,7 +106,7 @@ def _provenance(environment: Mapping[str, Any]) -> str:
 def number(value: float | None, digits: int = 4) -> str:
     """A number for people: ``digits`` significant ones, integers whole, nothing for nothing."""
     if value is None or not isfinite(value):
-        return "" if value is None or value != value else "∞"
+        return "" if value is None else "NaN" if value != value else "∞" if value > 0 else "-∞"
     if value == int(value) and abs(value) < 1e9:
         return f"{int(value):,}".replace(",", "\u202f")
     return f"{value:.{digits}g}"
@@ -119,7 +123,7 @@ def band(verdict: Verdict) -> str:
 def interval(verdict: Verdict) -> str:
     if verdict.low is None or verdict.high is None:
         return ""
-    if verdict.low == verdict.high:
+    if verdict.low == verdict.high or verdict.measured != verdict.measured:
         return "exact"
     return f"[{number(verdict.low, 3)}, {number(verdict.high, 3)}]"
 
@@ -147,7 +151,6 @@ def _study(view: View, views: Sequence[View], folder: Path) -> dict[str, Any]:
         (folder / "figures" / f"{name}.svg").write_text(picture)
         pictures.append({"drawn": figure, "svg": Markup(picture), "id": f"figure-{name}"})
     grid = view.grid  # what such a study says is in its own tables
-    sizes = sorted(view.frame[view.sweep].dropna().unique()) if len(view.frame) and not grid else []
     return {
         "name": view.study,
         "workload": ", ".join(f"{name} {plainly(value)}" for name, value in view.workload),
@@ -155,11 +158,9 @@ def _study(view: View, views: Sequence[View], folder: Path) -> dict[str, Any]:
         "target": view.target,
         "attached": view.attached,
         "plan": view.plan,
-        "question": all_studies()[view.study].question if view.study in all_studies() else "",
+        "question": view.told.get("question", ""),
         "baselines": _baselines(view),
         "figures": pictures,
-        "noise": view.noise(),
-        "noise_by_depth": [(n, *view.noise_at(n)) for n in sizes if view.noise_at(n)[3]],
         "saved_nothing": [] if grid else memory.saved_nothing(view),
         "apart": [] if grid else memory.rulers_apart(view),
         "table": [] if grid else _table(view),
@@ -200,7 +201,7 @@ def _table(view: View) -> list[dict[str, Any]]:
 
 def _baselines(view: View) -> list[str]:
     """The study's first two baselines: those that a reader compares with."""
-    return list(all_studies()[view.study].baselines[:2]) if view.study in all_studies() else []
+    return list(view.told.get("baselines", ()))[:2]
 
 
 def _alike(views: Sequence[View]) -> list[list[View]]:

@@ -30,10 +30,10 @@ def exponent(
     """
     assert test.predicted is not None
     banded = replace(test, band=around(test.predicted, EXPONENT_MARGIN, MARGIN), linear=True)
+    values = values[values > 0]  # of nothing there is no power
     known = values[values >= censored]
-    left_out = (
-        f" Left out, below the ruler's resolution: {len(values) - len(known)}." if len(known) < len(values) else ""
-    )
+    dropped = len(values) - len(known)
+    left_out = f" Left out, below the ruler's resolution: {dropped}." if dropped else ""
     if len(values) == 0:
         return banded
     falling = test.predicted < 0
@@ -45,7 +45,7 @@ def exponent(
     why = f"From {known.iloc[0]:.4g} {unit} at {n} = {first} to {known.iloc[-1]:.4g} at {n} = {last}"
     shape = f"{fitted.a:.3g} + {fitted.b:.3g} {n}^{fitted.value:.3f}"
     why += f"; it {fitted.note} {unit}." if fitted.note else f": {f'1 / ({shape})' if falling else shape}."
-    found = Found(fitted.value, fitted.low, fitted.high, fitted.points)
+    found = Found(fitted.value, fitted.low, fitted.high, fitted.points, degrees=fitted.degrees)
     if falling:
         found = found._replace(value=-found.value, low=-found.high, high=-found.low)
     return replace(banded, found=found._replace(points=points or found.points), why=why + left_out)
@@ -82,7 +82,8 @@ def exact_count(view: View, method: str, quantity: str, formula: Callable[[int],
         return replace(test, gap="The trip counts are the schedule's own, and no execution was counted.")
     wrong = [n for n in counted.index if {counted[n], executed.get(n, counted[n])} != {formula(n)}]
     n = wrong[0] if wrong else counted.index[-1]
-    value, due = float(executed.get(n, counted[n])), float(formula(n))
+    due = float(formula(n))
+    value = next((float(v) for v in (counted[n], executed.get(n, counted[n])) if v != due), due)  # a wrong one shows
     shown = f"{len(wrong)} of {len(counted)} sizes differ from" if wrong else f"All {len(counted)} sizes equal"
     depths = ", ".join(map(str, executed.index))
     ran = f" Trip counts are the schedule's; executions were counted at n = {depths}." if from_schedule else ""

@@ -63,10 +63,17 @@ def exactly(value: float, why: str = "a count is exact") -> Band:
 
 
 class Cause(NamedTuple):
-    """Why a number is what it is: ``measured`` by numbers of their own, ``likely``, or ``unknown``."""
+    """Why a number is what it is: ``measured`` by numbers of their own, ``likely``, or ``unknown``.
+
+    ``side``: it explains numbers below their band, or above; of others the cause is unknown.
+    """
 
     known: Known
     words: str
+    side: Literal["below", "above", "either"] = "either"
+
+
+UNKNOWN = Cause("unknown", "")
 
 
 @dataclass(frozen=True)
@@ -242,7 +249,9 @@ def _stamped(test: Test, claim: Claim, view: View, apart: str, rule: str, rows: 
         words.append(
             f"Cannot decide here: with this noise a quantity as predicted is confirmed in {power:.0%} of runs."
         )
-    cause = test.cause or Cause("unknown", "")
+    cause = test.cause or UNKNOWN
+    if found is not None and band is not None and cause.side != "either":
+        cause = cause if (found.value > band.high) == (cause.side == "above") else UNKNOWN
     if kind == "refuted" and cause.words:
         words.append(cause.words)
     known = [f"{name} {plainly(value)}" for name, value in view.workload]
@@ -294,7 +303,8 @@ def _half(test: Test, side: Literal[-1, 1]) -> float:
 
 def _quantile(found: Found) -> tuple[float, float]:
     """Degrees of freedom of Student's t, and its 97.5% quantile."""
-    degrees = found.processes - 1 if found.processes > 1 else inf
+    known = found.degrees if found.degrees is not None else found.processes - 1
+    degrees = known if known > 0 else inf
     return degrees, float(stats.t.ppf((1 + CONFIDENCE) / 2, degrees))
 
 

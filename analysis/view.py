@@ -10,20 +10,39 @@ import numpy as np
 import pandas as pd
 
 from adcost.rulers import clock
-from adcost.suite.vocabulary import Method
 from adcost.targets import ANY, TARGETS
 from analysis.frame import Results, parameters
-from benchmarks import all_studies
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What a study says of a method: see ``adcost.suite.vocabulary.Method``."""
+
+    label: str
+    form: str
+    needs: Sequence[str]
+    flags: Sequence[str]
+    variant_of: str
 
 
 class Found(NamedTuple):
-    """A measured value with the ends of its 95% interval, how many numbers it is of, and over how many processes."""
+    """A measured value with the ends of its 95% interval, how many numbers it is of, and over how many processes.
+
+    ``degrees`` are those of the Student's t that made the interval; without them, the processes less one.
+    """
 
     value: float
     low: float
     high: float
     points: int = 1
     processes: int = 1
+    degrees: int | None = None
+
+    @property
+    def inverted(self) -> "Found":
+        """One over it."""
+        low, high = (1 / end if end > 0 else inf for end in (self.high, self.low))
+        return self._replace(value=1 / self.value, low=low, high=high)
 
 
 def widened(found: Found, least: float, most: float) -> Found:
@@ -82,7 +101,7 @@ class View:
     @property
     def grid(self) -> bool:
         """Do the study's sizes span a grid, of which ``along`` takes slices?"""
-        return not self.workload and _spans_a_grid(self.study)
+        return not self.workload and bool(self.told.get("grid"))
 
     @property
     def families(self) -> list[str]:
@@ -114,9 +133,15 @@ class View:
     def timings(self) -> pd.DataFrame:
         return self._mine(self.results.timings)
 
-    def traits(self, method: str) -> Method | None:
-        """What the study says of a method; None of one that it no longer has."""
-        return all_studies()[self.study].methods.get(method) if self.study in all_studies() else None
+    @property
+    def told(self) -> Mapping[str, Any]:
+        """What the results say of the study besides numbers."""
+        return self.results.studies.get(self.study, {})
+
+    def traits(self, method: str) -> Traits | None:
+        """What the study says of a method; None of one that it does not have."""
+        found = self.told.get("methods", {}).get(method)
+        return None if found is None else Traits(**found)
 
     def rows(self, method: str, ruler: str, quantity: str, at: str = "") -> pd.DataFrame:
         """A quantity by size, one row a size (the last source wins); ``at`` says which, of one that has an index."""
@@ -127,8 +152,13 @@ class View:
 
     def asked(self, method: str, n: int) -> bool:
         """Was anything measured of a method at a size, or is there a reason why not?"""
+        return n in self.asked_sizes(method)
+
+    def asked_sizes(self, method: str) -> list[int]:
+        """The sizes at which anything was asked of a method, measured or not."""
         tables = [table for table in (self.frame, self.missing) if len(table) and self.sweep in table]
-        return any(((table["method"] == method) & (table[self.sweep] == n)).any() for table in tables)
+        found = [table[self.sweep][table["method"] == method].dropna() for table in tables]
+        return sorted({int(n) for sizes in found for n in sizes})
 
     def noted(self, rows: pd.DataFrame) -> pd.DataFrame:
         """The rows, which count as read from now on."""
@@ -206,9 +236,21 @@ class View:
         """The compiler's quantity that tells what a program takes besides its arguments and its result."""
         return "peak" if self.platform == "tpu" else "temp"
 
+    def flops(self, *methods: str) -> list["pd.Series[float]"]:
+        """Flops of methods by size, in the compiled programs if all of them tell, otherwise as they are written."""
+        compiled = [self.series(method, "compiler", "flops") for method in methods]
+        return compiled if all(map(len, compiled)) else [self.series(method, "count", "flops") for method in methods]
+
     def planned(self, method: str) -> "pd.Series[float]":
         """What the compiler plans by depth, in activations."""
         return self.activations(method, "compiler", self.plan)
+
+    def planned_bytes(self, method: str) -> "pd.Series[float]":
+        """What the compiler plans besides arguments and outputs, in bytes by size."""
+        values = self.series(method, "compiler", self.plan)
+        if self.platform == "tpu":  # its peak has both in it
+            values = values - self.series(method, "compiler", "arguments") - self.series(method, "compiler", "outputs")
+        return values.dropna()
 
     def reasons(self, ruler: str, *methods: str) -> str:
         """Why methods have no number by a ruler, in one sentence: this ruler's gap, or one that takes all numbers."""
@@ -243,16 +285,14 @@ class View:
         logs = self.logs(method, other, n)
         if not logs:
             return None
-        return Found(*clock.exponentiated(clock.over_processes(logs).interval), processes=len(logs))
+        value, low, high = clock.exponentiated(clock.over_processes(logs).interval)
+        floor = exp(self.floor(n)) if len(logs) == 1 else 1.0
+        return Found(value, low / floor, high * floor, processes=len(logs))
 
     def slower(self, method: str, other: str, n: int) -> bool:
         """Was a method slower than another in every round?"""
         logs = self.logs(method, other, n)
         return bool(logs) and all(bool((found > 0).all()) for found in logs)
-
-    def noise(self) -> AgainstItself:
-        """The A/A ratio of the run: a program against the same one, compiled again; of one process in older results."""
-        return _against_itself(self.timings)
 
     def noise_at(self, depth: int) -> AgainstItself:
         """The A/A ratio at one depth."""
@@ -311,16 +351,13 @@ def views(results: Results) -> list[View]:
     for study, mine in everything.groupby("study", sort=False):
         params = [name for name in parameters(mine) if mine[name].notna().any()]
         sweep = max(params, key=lambda name: mine[name].nunique(), default="depth")
-        fixed = [name for name in params if name != sweep and not _spans_a_grid(str(study))]
+        grid = bool(results.studies.get(str(study), {}).get("grid"))
+        fixed = [name for name in params if name != sweep and not grid]
         for target, *values in mine[["target", *fixed, *origin]].drop_duplicates().to_numpy():
             workload = tuple(zip(fixed, values[: len(fixed)], strict=True))
             came_from = tuple(zip(origin, values[len(fixed) :], strict=True))
             found.append(View(results, str(study), target, workload, came_from, sweep))
     return found
-
-
-def _spans_a_grid(study: str) -> bool:
-    return study in all_studies() and bool(all_studies()[study].together)
 
 
 def differences(view: View, among: Sequence[View]) -> str:

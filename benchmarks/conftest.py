@@ -14,7 +14,7 @@ from adcost.suite import campaign, registry
 from adcost.suite.effort import EFFORTS
 from adcost.suite.environment import describe, fingerprint
 from adcost.suite.journal import Journal, Record
-from adcost.suite.vocabulary import PROFILES, Case
+from adcost.suite.vocabulary import PROFILES, Case, described
 from adcost.targets import parse_targets
 from benchmarks import ROOT, all_studies, study_folders
 
@@ -22,7 +22,8 @@ STUDY = os.environ.get("STUDY", "all")
 PROFILE = os.environ.get("PROFILE", PROFILES[0])
 TARGETS = os.environ.get("TARGETS", "cpu")
 JOURNALS = Path(os.environ.get("JOURNALS", ROOT / "results" / "journals"))
-ENVIRONMENT = {**describe(ROOT), "profile": PROFILE}  # as it is at the start: pytest-benchmark asks at the end
+# As it is at the start: pytest-benchmark asks at the end.
+ENVIRONMENT = {**describe(ROOT), "profile": PROFILE, "studies": described(all_studies().values())}
 RECORDS = pytest.StashKey[Callable[[], list[Record]]]()  # all that the run knows by now
 REFUSED = (  # options of pytest-benchmark that choose rounds or a clock: here the interleaved rounds are both
     "--benchmark-min-rounds",
@@ -67,7 +68,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="session")
 def recorded(request: pytest.FixtureRequest) -> Callable[[Case], Record]:
-    """The record of a case: its group, as far as it is selected, is measured when the first of it is asked for.
+    """The record of a case: everything that is selected is measured when the first is asked for.
 
     The campaign ends, and with it a complete run's journal, when pytest does: after the JSON was written.
     """

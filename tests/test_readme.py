@@ -145,6 +145,16 @@ def test_what_is_quoted_is_what_the_committed_run_says(quoted):
     assert interval(said()[quoted]) in README
 
 
+def test_the_law_with_traffic_is_quoted_as_the_committed_run_has_it():
+    (row,) = (
+        row for row in json.loads((REFERENCE / "verdicts.json").read_text()) if row["claim"] == "work-and-traffic"
+    )
+    assert (row["verdict"], row["measured"]) == ("confirmed", 1.0)
+    assert f"all {row['points']} methods and depths lie within 15% of the law" in README
+    alone = re.search(r"By evaluations alone (\d+%) are as near", row["why"])[1]
+    assert f"evaluations alone bring {alone} so near" in README
+
+
 SOLVES = ("kept_lu", "jax_solve", "kept_inverse", "factorised_again", "jax_inverse", "jax_lu_factor")
 SVDS = (
     ("lecture", "backward / forward (thin)"),

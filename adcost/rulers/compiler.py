@@ -1,6 +1,7 @@
 """The rulers ``compiler`` and ``compile``: what a program will take by its compiler's plan, and the compiler itself."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 from adcost.rulers import program_text
 from adcost.rulers.subject import Subject
@@ -9,7 +10,10 @@ from adcost.targets.compiling import planned_bytes
 
 
 def take(subject: Subject) -> Iterator[Number]:
-    """Planned bytes by purpose, the device's memory, and matrix products in the compiled program if asked for."""
+    """Planned bytes by purpose, the device's memory, and the compiled program's arithmetic.
+
+    That is flops where a CPU compiles it (products and LAPACK's calls), and the number of products if asked for.
+    """
     target, executable = subject.target, subject.executable
     if executable is None:
         return
@@ -18,8 +22,14 @@ def take(subject: Subject) -> Iterator[Number]:
         planned["device memory"] = target.memory
     for quantity, value in planned.items():
         yield Number("compiler", target.name, quantity, "B", float(value))
+    text = executable.compiled.as_text()
+    if target.platform == "cpu":
+        with suppress(program_text.UnknownTripCount):
+            flops = program_text.flops(text)
+            if flops is not None:
+                yield Number("compiler", target.name, "flops", "flop", flops)
     if subject.study.matrix_products:
-        products = program_text.matrix_products(executable.compiled.as_text())
+        products = program_text.matrix_products(text)
         yield Number("compiler", target.name, "matrix products", "products", float(products))
 
 

@@ -2,7 +2,7 @@
 
 The sample is cut into blocks of V; a block's mean is what somebody with V probes would have. Each figure comes with a
 95% interval: of a mean by Student's t, of a variance and of a root mean square by chi-square (means of blocks are
-nearly normal, single estimates are not), of a share by Wilson's score.
+nearly normal, single estimates are not), of a share by Wilson's score, of an exponent by resampling the estimates.
 """
 
 from collections.abc import Iterator
@@ -18,6 +18,7 @@ CONFIDENCE = 0.95
 LEAST_BLOCKS = 64  # below, a root mean square is known to no better than a fifth
 NEARLY_NORMAL = 16  # estimates to a block, from which on its mean is taken for normal
 RUNS, RUN_LENGTH = 6, 1024
+RESAMPLES = 400
 
 Array = NDArray[np.float64]
 
@@ -37,6 +38,7 @@ def take(subject: Subject) -> Iterator[Number]:
             found.high,
             found.repeats,
             at=found.at,
+            flags=found.flags,
         )
 
 
@@ -51,6 +53,8 @@ def of_sample(sample: Array, truth: float) -> Iterator[Figure]:
     means = blocks(sample, NEARLY_NORMAL).mean(1)
     spread = NEARLY_NORMAL * float(means.var(ddof=1))
     yield Figure("variance", "1", spread, *_chi_square(spread, len(means) - 1), len(means))
+    if len(sample) >= 8 * LEAST_BLOCKS and np.all(sample != truth):
+        yield Figure("error exponent", "1", *_error_exponent(sample, truth), repeats=len(sample))
     size = 1
     while len(sample) // size >= LEAST_BLOCKS:
         errors = blocks(sample, size).mean(1) / truth - 1
@@ -72,6 +76,25 @@ def of_sample(sample: Array, truth: float) -> Iterator[Figure]:
         for count in counts:
             at = (("run", run), ("probes", int(count)))
             yield Figure("running mean", "1", float(running[count - 1] / count), at=at)
+
+
+def _error_exponent(sample: Array, truth: float) -> tuple[float, float, float]:
+    """The slope of the root mean square error in the number of probes, both as logarithms; the estimates resampled.
+
+    Errors of different numbers of probes are of the same estimates: resampling them as points would count each again.
+    """
+    sizes = 2 ** np.arange(int(np.log2(len(sample) // LEAST_BLOCKS)) + 1)
+    weights = (len(sample) // sizes) ** 0.5  # the error of a root mean square falls with the root of its blocks
+
+    def slope(drawn: Array) -> float:
+        errors = [np.mean((blocks(drawn, int(size)).mean(1) / truth - 1) ** 2) ** 0.5 for size in sizes]
+        return float(np.polyfit(np.log(sizes), np.log(errors), 1, w=weights)[0])
+
+    rng = np.random.default_rng(0)
+    drawn = [slope(rng.choice(sample, len(sample))) for _ in range(RESAMPLES)]
+    low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    value = slope(np.asarray(sample, float))
+    return value, min(value, float(low)), max(value, float(high))
 
 
 def of_draws(estimates: Array, truth: float) -> Iterator[Figure]:

@@ -16,7 +16,11 @@ from adcost.rulers.subject import Subject
 from adcost.suite.vocabulary import Number
 
 RESOLUTION = 2**20  # bytes: what this ruler cannot tell apart
-ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "131072"}  # glibc: bytes
+ALLOCATOR = {  # glibc's: bytes, and how many requests may be mapped (its own default)
+    "MALLOC_MMAP_THRESHOLD_": "131072",
+    "MALLOC_TRIM_THRESHOLD_": "131072",
+    "MALLOC_MMAP_MAX_": "65536",
+}
 SELF = Path("/proc/self")
 
 

@@ -45,7 +45,11 @@ class Suite:
         return self.studies[case.study]
 
     def settled(self, case: Case, target: Target) -> bool:
-        return self.journal.settled(case, target.name)
+        """Is nothing left that this run could add? What was not to be had before may be here now."""
+        known = self.journal.get(case, target.name)
+        if known is not None and known.unavailable:
+            return _unavailable_here(self, case, target) is not None
+        return known is not None and known.settled
 
     def known(self, case: Case, target: Target) -> Record:
         return self.journal.records[case, target.name]
@@ -90,8 +94,8 @@ def _measure_all(
         asks = {target.name: stack.enter_context(measuring(target, suite.folders)) for target in running}
         asks |= {target.name: stack.enter_context(probes(target, suite.folders)) for target in compilers}
         clocks = [Clock(suite, target, Path(stack.enter_context(tempfile.TemporaryDirectory()))) for target in present]
-        for study, mine in groupby(cases, key=lambda case: case.study):
-            for group in _groups(suite, list(mine)):
+        for study in dict.fromkeys(case.study for case in cases):
+            for group in _groups(suite, [case for case in cases if case.study == study]):
                 for clock in clocks:
                     record_group(clock, group, asks[clock.target.name])
                 if compilers and not present:
@@ -143,8 +147,8 @@ def record_group(clock: "Clock", cases: Sequence[Case], ask: Ask) -> None:
     if not missing:
         return
     sets = {study.shares_rounds(case) for case in missing}
-    companions = (other for case in missing for other in _compared_with(case, study).values())
     sharing = [case for case in cases if study.shares_rounds(case) in sets]
+    companions = (other for case in sharing for other in _compared_with(case, study).values())
     group = list(dict.fromkeys([*filter(study.affords, companions), *sharing]))
     suite.say(f"{study.name} {study.group(cases[0])}: {len(group)} programs on {target.name}, compiled and checked")
     measure(suite, group, target, ask, clock.folder)
@@ -236,9 +240,11 @@ def unreachable(target: Target, folders: Sequence[Path]) -> str | None:
 
 
 def record_absent(suite: Suite, cases: Iterable[Case], target: Target, reason: str) -> None:
-    """Write down that a target is not there."""
+    """Write down that a target is not there; what was measured when it was stays."""
     for case in cases:
-        suite.journal.put(Record(case, target.name, missing=(Missing(EXTRA, target.name, reason),)))
+        known = suite.journal.get(case, target.name)
+        if known is None or not known.numbers:
+            suite.journal.put(Record(case, target.name, missing=(Missing(EXTRA, target.name, reason),)))
 
 
 @contextmanager
@@ -316,16 +322,29 @@ class Clock:
         with probes(self.target, self.suite.folders) as ask:
             for key, members in _sets(self.suite, group).items():
                 able = [case for case in members if self._path(case.id).exists() and self._known(case).correct]
+                able = self._in_the_same_rounds(able)
                 if all(self._known(case).timed for case in able):
                     continue
                 self.sets[key] = able
-                if len({self._known(case).seeds for case in able}) > 1:
-                    for case in able:
-                        self.suite.journal.put(self._known(case).without_clock())
                 baselines = [case for case in able if case.method == self.suite.study(case).baselines[0]]
                 for case in baselines[-1:]:
                     lay = Lay(case, self.target.name, (), save=str(self._path(case.id + AGAIN)))
                     _answer(ask, lay, self.suite.effort.limit_seconds, "compiler")
+
+    def _in_the_same_rounds(self, able: list[Case]) -> list[Case]:
+        """Those that go on together. One that killed the clock does not cost the others what they have, until they are
+        done; otherwise all begin again.
+        """
+        begun = [case for case in able if self._known(case).seeds]
+        if begun and not all(self._known(case).timed for case in begun):
+            able = [case for case in able if self._known(case).seeds or not self._killed(case)]
+        if len({self._known(case).seeds for case in able}) > 1:
+            for case in able:
+                self.suite.journal.put(self._known(case).without_clock())
+        return able
+
+    def _killed(self, case: Case) -> bool:
+        return any(gap.ruler == "clock" for gap in self._known(case).missing)
 
     def run(self, study: str | None = None) -> None:
         """Time every set, or those of a study, in one more process, in random order."""
@@ -383,13 +402,14 @@ class Clock:
         for case in able:
             record = self._known(case)
             samples[case.id] = (*record.samples, seconds[case.id])
-            if case.id + AGAIN in seconds:
-                samples[case.id + AGAIN] = (*record.again, seconds[case.id + AGAIN])
+            if record.again or case.id + AGAIN in seconds:
+                before = (*record.again, *[()] * (len(record.samples) - len(record.again)))
+                samples[case.id + AGAIN] = (*before, seconds.get(case.id + AGAIN, ()))
         for case in able:
-            record = self._known(case)
-            numbers = (*record.without_clock().numbers, *_timed(case, samples, self.suite.study(case), self.target))
+            record, rest = self._known(case), self._known(case).without_clock()
+            numbers = (*rest.numbers, *_timed(case, samples, self.suite.study(case), self.target))
             again, seeds = samples.get(case.id + AGAIN, ()), (*record.seeds, seed)
-            timed = replace(record, numbers=numbers, samples=samples[case.id], again=again, seeds=seeds)
+            timed = replace(rest, numbers=numbers, samples=samples[case.id], again=again, seeds=seeds)
             self.suite.journal.put(timed)
 
     def _path(self, name: str) -> Path:

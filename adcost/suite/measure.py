@@ -10,6 +10,7 @@ from adcost.suite import campaign, registry
 from adcost.suite.effort import EFFORTS
 from adcost.suite.environment import describe, fingerprint
 from adcost.suite.journal import Journal
+from adcost.suite.vocabulary import described
 from adcost.targets import parse_targets
 
 
@@ -29,9 +30,12 @@ def measure_to_file(
     chosen = parse_targets(targets)
     studies = registry.load(*folders)
     cases = registry.select(studies, study, profile)
-    environment = {**describe(folders[0]), "profile": profile}
+    environment = {**describe(folders[0]), "profile": profile, "studies": described(studies.values())}
     sources = fingerprint(*map(registry.root_of, folders))
-    path = output.with_name(f".{output.name}-{profile}-{targets.replace(',', '+')}-{sources}.jsonl")
+    if processes is not None and processes < 1:
+        raise ValueError(f"{processes} processes: programs are timed in one at least")
+    words = profile if processes is None else f"{profile}{processes}"
+    path = output.with_name(f".{output.name}-{words}-{targets.replace(',', '+')}-{sources}.jsonl")
     journal = Journal.open(path, environment)
     if journal.records:
         print(f"going on with the run of {journal.environment['started']}; to measure all afresh remove {path}")

@@ -182,7 +182,9 @@ def _put_aside(folder: Path, array: Any) -> str:
     words = f"{content.dtype} {content.shape} ".encode()
     name = f"array-{hashlib.sha256(words + content.tobytes()).hexdigest()}.npy"
     if not (folder / name).exists():
-        np.save(folder / name, content)
+        part = folder / f"{name}.part.npy"
+        np.save(part, content)
+        part.replace(folder / name)  # one that was cut short has no name that anybody asks for
     return name
 
 

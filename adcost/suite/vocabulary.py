@@ -143,6 +143,7 @@ class Figure(NamedTuple):
     high: float | None = None
     repeats: int = 1
     at: Index = ()
+    flags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -349,3 +350,25 @@ def _among(case: Case, sizes: Mapping[str, Sequence[int]]) -> bool:
 
 def _without(case: Case, params: Container[str]) -> Case:
     return replace(case, params=tuple(param for param in case.params if param[0] not in params))
+
+
+def described(studies: Iterable[Study]) -> dict[str, Any]:
+    """What a reader of results must know of studies, as plain JSON values: it stands in a result beside the numbers."""
+    return {
+        study.name: {
+            "question": study.question,
+            "baselines": list(study.baselines),
+            "grid": bool(study.together),
+            "methods": {
+                name: {
+                    "label": method.label,
+                    "form": method.form,
+                    "needs": list(method.needs),
+                    "flags": list(method.flags),
+                    "variant_of": method.variant_of,
+                }
+                for name, method in study.methods.items()
+            },
+        }
+        for study in studies
+    }

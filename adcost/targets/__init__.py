@@ -54,6 +54,10 @@ FULL_PRECISION = {"JAX_DEFAULT_MATMUL_PRECISION": "highest"}
 # starts one for each core that the process may run on.
 CORES = "PROBE_CORES"
 ONE_THREAD = {CORES: "1", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+# glibc's allocator, told never to map memory for one request nor to return any: pages stay touched. By default it maps
+# what is larger than a threshold that grows to 32 MiB at most, and each such request meets fresh pages. One arena, for
+# the others are made of pieces of 64 MiB, and what is larger would be mapped after all.
+KEPT_HEAP = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**46), "MALLOC_ARENA_MAX": "1"}
 CUDA_COMPILER = {
     **CPU,
     **FULL_PRECISION,
@@ -83,6 +87,7 @@ def tpu_compiler(name: str) -> Target:
 TARGETS = {
     "cpu": Target("cpu", attached=True, environment=CPU),
     "cpu-1thread": Target("cpu-1thread", attached=True, environment={**CPU, **ONE_THREAD}),
+    "cpu-nommap": Target("cpu-nommap", attached=True, environment={**CPU, **KEPT_HEAP}),
     "gpu": GPU,
     **{name: gpu_compiler(name) for name in GPUS},
     **{name: tpu_compiler(name) for name in TPUS},

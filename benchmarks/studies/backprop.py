@@ -176,6 +176,23 @@ def binomial_two_passes(depth: int) -> Schedule:
     return binomial(depth, two_pass_slots(depth))
 
 
+# Narrow layers write more than they compute; of wide ones arithmetic is what counts. And the length at which others
+# have published what checkpointing costs (Gruslys et al. 2016, 50 slots; Griewank and Walther 2000, 10).
+WIDE = {"width": 1024, "batch": 512}
+LONG = {"depth": 1000, "width": 256, "batch": 256}
+ON_WIDE = ("vanilla", "store_all", "sqrt", "binomial_3", "binomial_10", "jax_remat_layer", "jax_remat_sqrt", "forward")
+ON_LONG = ("vanilla", "store_all", "binomial_50", "binomial_10_tape", "forward")
+
+
+def asked(name: str, case: Case) -> bool:
+    """Is a method asked for at a case's size?"""
+    if case["width"] == WIDE["width"]:
+        return name in ON_WIDE
+    if (case["depth"], case["width"]) == (LONG["depth"], LONG["width"]):
+        return name in ON_LONG
+    return name not in ("binomial_50", "binomial_10_tape")
+
+
 PEER = ("peers", "equinox")
 # Followed are those of whose growth a claim speaks; that of the binomial schedule speaks of every size by itself.
 METHODS = {
@@ -193,6 +210,13 @@ METHODS = {
     "multilevel_3": scheduled(partial(multilevel, levels=3), "checkpoints on three levels"),
     "binomial_3": scheduled(partial(binomial, slots=3), "the binomial schedule with 3 slots"),
     "binomial_10": scheduled(partial(binomial, slots=10), "the binomial schedule with 10 slots"),
+    "binomial_50": scheduled(partial(binomial, slots=50), "the binomial schedule with 50 slots"),
+    "binomial_10_tape": Method(
+        by_schedule_taped(partial(binomial, slots=10)),
+        label="the binomial schedule with 10 slots, jax.vjp of each layer",
+        schedule=partial(binomial, slots=10),
+        form="taped",
+    ),
     "binomial_sqrt": scheduled(binomial_two_passes, "the binomial schedule with about sqrt(2n) slots"),
     "sqrt_tape": Method(
         by_schedule_taped(sqrt),
@@ -215,6 +239,7 @@ METHODS = {
     ),
     "forward": Method(vanilla, label="the forward pass alone", differentiates=False),
 }
+METHODS = {name: replace(method, where=partial(asked, name)) for name, method in METHODS.items()}
 
 
 def program(case: Case, method: Method | None = None) -> Program:
@@ -305,7 +330,9 @@ STUDY = Study(
     sizes={
         "quick": [{"depth": n, "width": 32, "batch": 1024} for n in (4, 8, 16, 36, 49, 64, 100, 144, 1024)],
         "full": [
-            {"depth": n, "width": 64, "batch": 1024} for n in (4, 8, 16, 25, 36, 64, 100, 144, 256, 400, 576, 1024)
+            *({"depth": n, "width": 64, "batch": 1024} for n in (4, 8, 16, 25, 36, 64, 100, 144, 256, 400, 576, 1024)),
+            *({"depth": n, **WIDE} for n in (16, 36)),
+            LONG,
         ],
     },
     program=program,

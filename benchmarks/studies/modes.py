@@ -102,14 +102,25 @@ def jacrev(f: Function, x: Array, v: Array, u: Array) -> Array:
 
 def jacfwd_loop(f: Function, x: Array, v: Array, u: Array, batch_size: int | None = None) -> Array:
     """One tangent after the other, each with its own evaluation of f, as the lecture counts."""
-    columns = lax.map(lambda v: jax.jvp(f, (x,), (v,))[1], jnp.eye(x.size, dtype=x.dtype), batch_size=batch_size)
+    columns = lax.map(lambda i: jax.jvp(f, (x,), (unit(i, x),))[1], jnp.arange(x.size), batch_size=batch_size)
     return columns.T
 
 
 def jacrev_loop(f: Function, x: Array, v: Array, u: Array, batch_size: int | None = None) -> Array:
     """One forward pass, and one cotangent after the other."""
     pull = jax.vjp(f, x)[1]
-    return lax.map(lambda u: pull(u)[0], jnp.eye(u.size, dtype=u.dtype), batch_size=batch_size)
+    return lax.map(lambda i: pull(unit(i, u))[0], jnp.arange(u.size), batch_size=batch_size)
+
+
+def linearized(f: Function, x: Array, v: Array, u: Array) -> Array:
+    """f linearised once, and all tangents through what is linear, in one batch."""
+    push = jax.linearize(f, x)[1]
+    return jax.vmap(push, out_axes=-1)(jnp.eye(x.size, dtype=x.dtype))
+
+
+def unit(i: Array, like: Array) -> Array:
+    """The i-th unit vector, made where it is needed: no identity matrix is held."""
+    return (jnp.arange(like.size) == i).astype(like.dtype)
 
 
 METHODS = {
@@ -117,6 +128,7 @@ METHODS = {
     "jvp": Method(jvp, where=lambda case: in_depth(case) or (on_map(case) and case["outputs"] == 1)),
     "vjp": Method(vjp, where=lambda case: in_depth(case) or (on_map(case) and case["outputs"] == 1)),
     "jacfwd": Method(jacfwd, where=lambda case: on_map(case) or "jacfwd" in field_modes(case)),
+    "linearized": Method(linearized, label="jax.linearize", where=lambda case: on_map(case) and case["outputs"] == 1),
     "jacrev": Method(jacrev, where=lambda case: on_map(case) or "jacrev" in field_modes(case)),
     "jacfwd_loop": Method(jacfwd_loop, where=lambda case: on_map(case) and case["outputs"] == 1),
     "jacfwd_chunked": Method(

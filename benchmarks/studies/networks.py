@@ -92,11 +92,12 @@ def transformer(tokens: int, width: int, heads: int) -> Network:
 
 NETWORKS = {
     "mlp": mlp(128),
+    "broadmlp": mlp(1024),  # here arithmetic is what counts
     "transformer": transformer(16, 32, 2),
     "widemlp": mlp(4096),  # these two are compiled alone: of them it is asked which batch fits
     "gptmedium": transformer(1024, 1024, 16),
 }
-LARGE = {"mlp": "widemlp", "transformer": "gptmedium"}
+LARGE = {"mlp": "widemlp", "broadmlp": "widemlp", "transformer": "gptmedium"}
 LARGE_DEPTH = 24
 
 
@@ -355,8 +356,7 @@ def size(network: str, depth: int, batch: int, steps: int = 1, segments: int = 0
     return {"network": network, "depth": depth, "batch": batch, "steps": steps, "segments": segments}
 
 
-DEPTH = 48  # at which policies are compared
-BATCH = {"mlp": 512, "transformer": 32}
+COMPARED = {"mlp": (48, 512), "transformer": (48, 32), "broadmlp": (12, 512)}  # depth and batch: all policies
 DIVIDED = {"mlp": (48, 512), "transformer": (144, 16)}  # depth and batch: deep enough for segments of many blocks
 CURVE = {"mlp": (12, 64), "transformer": (8, 16)}  # depth and batch of the loss over many steps
 STEPS = 20
@@ -364,19 +364,23 @@ STEPS = 20
 
 def main_size(case: Case) -> bool:
     """Is it the size at which policies are compared?"""
-    return case["steps"] == 1 and (case["depth"], case["batch"]) == (DEPTH, BATCH[case.word("network")])
+    return case["steps"] == 1 and (case["depth"], case["batch"]) == COMPARED.get(case.word("network"))
 
 
-def sizes(depths: tuple[int, ...], shares: tuple[int, ...], lengths: tuple[int, ...]) -> list[Params]:
-    """Of both networks: depths, parts of the batch, blocks to a segment, and the loss over many steps."""
+def sizes(
+    networks: tuple[str, ...], depths: tuple[int, ...], shares: tuple[int, ...], lengths: tuple[int, ...]
+) -> list[Params]:
+    """Of each network: depths, parts of the batch, blocks to a segment, and the loss over many steps."""
     found = []
-    for network, batch in BATCH.items():
-        found += [size(network, depth, batch) for depth in (UNROLLED, *depths, DEPTH)]
-        found += [size(network, DEPTH, batch // share) for share in shares]
-        depth, batch = DIVIDED[network]
-        found += [size(network, depth, batch, segments=depth // length) for length in lengths if depth % length == 0]
-        depth, batch = CURVE[network]
-        found.append(size(network, depth, batch, steps=STEPS))
+    for network in networks:
+        depth, batch = COMPARED[network]
+        found.append(size(network, depth, batch))
+        if network in DIVIDED:
+            found += [size(network, n, batch) for n in (UNROLLED, *depths)]
+            found += [size(network, depth, batch // share) for share in shares]
+            deep, few = DIVIDED[network]
+            found += [size(network, deep, few, segments=deep // length) for length in lengths if deep % length == 0]
+            found.append(size(network, *CURVE[network], steps=STEPS))
     return found
 
 
@@ -385,8 +389,8 @@ STUDY = Study(
     question="What does gradient checkpointing save in a real network, what does it cost, and what fits?",
     methods=METHODS,
     sizes={
-        "quick": sizes((), (), (1, 2, 3, 6, 12)),
-        "full": sizes((4, 8, 16, 32), (8, 4, 2), (1, 2, 3, 4, 6, 8, 9, 12, 16, 24, 36, 48)),
+        "quick": sizes(("mlp", "transformer"), (), (), (1, 2, 3, 6, 12)),
+        "full": sizes(tuple(COMPARED), (4, 8, 16, 32), (8, 4, 2), (1, 2, 3, 4, 6, 8, 9, 12, 16, 24, 36, 48)),
     },
     program=program,
     reference=reference,
@@ -394,7 +398,7 @@ STUDY = Study(
     baselines=("plain", "forward"),
     together=("network", "depth", "batch", "steps", "segments"),
     in_turn=("network", "depth", "batch", "steps"),
-    compared={"depth": (DEPTH,), "segments": (0,)},
+    compared={"depth": tuple({depth for depth, _ in COMPARED.values()}), "segments": (0,)},
     fit=Fit(
         "batch",
         lambda case: {"network": LARGE[case.word("network")], "depth": LARGE_DEPTH, "steps": 1, "segments": 0},

@@ -27,7 +27,7 @@ from adcost.suite.vocabulary import Case, Method, Params, Program, Study, once_a
 from benchmarks.workloads import passes
 from benchmarks.workloads.passes import Make, by_jax, by_rule
 
-ANCHORS = (128, 256, 1024)  # orders of square matrices at which both passes in one program are asked for
+ANCHORS = (128, 256, 768, 1024)  # orders of square matrices at which both passes in one program are asked for
 LOSSES_AT = 128  # the order at which all losses are asked for
 EXACT = 16  # the order of the matrices whose truth is exact
 
@@ -266,7 +266,7 @@ STUDY = Study(
             (32, 64, 96, 128, 192, 256, 384, 512), ((256, 64), (64, 256)), (1, 6, 12, 18, 24, 30, 36, 42, 48)
         ),
         "full": sizes(
-            (32, 64, 96, 128, 192, 256, 384, 512, 768, 1024),
+            (32, 64, 96, 128, 192, 256, 384, 512, 768, 1000, 1024),
             ((256, 64), (64, 256), (1024, 256), (256, 1024)),
             (1, 4, 8, 12, 16, 20, 24, 28, 32, 36, 40, 44, 48),
         ),

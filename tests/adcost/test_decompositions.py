@@ -1,5 +1,7 @@
 """Decompositions with finite derivatives, held in float64 against derivatives that need no decomposition."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jaxtyping import TypeCheckError
 
-from adcost import safe_eigh, safe_nuclear_norm, safe_svd
+from adcost import kept_solve, safe_eigh, safe_nuclear_norm, safe_svd
 
 SHAPES = st.sampled_from([(1, 1), (1, 4), (4, 1), (3, 3), (5, 3), (3, 6), (8, 8)])
 SCALES = st.sampled_from([1e-12, 1.0, 1e12])
@@ -204,3 +206,42 @@ def test_the_largest_numbers_have_no_nan():
 def test_second_derivatives_are_finite():
     w = jnp.diag(jnp.asarray([1.0, 1.0, 2.0]))
     assert np.isfinite(jax.hessian(lambda w: jnp.sum(polar(w) ** 3))(w)).all()
+
+
+@pytest.mark.parametrize("columns", [None, 3])
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+def test_a_solve_that_keeps_its_factors_has_the_gradients_of_jax(columns, dtype):
+    rng = np.random.default_rng(0)
+    shape = (6,) if columns is None else (6, columns)
+    a, b, g = (
+        rng.normal(size=size) + (1j * rng.normal(size=size) if dtype == "complex128" else 0)
+        for size in ((6, 6), shape, shape)
+    )
+    x, pull = jax.vjp(kept_solve, a, b)
+    expected, by_jax = jax.vjp(jnp.linalg.solve, a, b)
+    np.testing.assert_allclose(x, expected, rtol=1e-10)
+    for found, right in zip(pull(g), by_jax(g), strict=True):
+        np.testing.assert_allclose(found, right, rtol=1e-9)
+
+
+def test_a_solve_that_keeps_its_factors_copies_none_of_them():
+    a, b = jax.ShapeDtypeStruct((64, 64), jnp.float32), jax.ShapeDtypeStruct((64,), jnp.float32)
+    kept = jax.eval_shape(lambda a, b: jax.vjp(kept_solve, a, b)[1], a, b)
+    text = jax.jit(lambda pull, g: pull(g)).lower(kept, b).compile().as_text()
+    assert not re.search(r"f32\[64,64\]\S* copy\(", text)
+    assert "getrf" not in text
+
+
+def test_a_stack_of_solves():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(5, 4, 4)), rng.normal(size=(5, 4))
+
+    def loss(solve):
+        return jax.grad(lambda a: jnp.sum(jnp.sin(jax.vmap(solve)(a, b))))(a)
+
+    np.testing.assert_allclose(loss(kept_solve), loss(jnp.linalg.solve), rtol=1e-9)
+
+
+def test_what_does_not_fit_is_refused_in_a_line():
+    with pytest.raises((ValueError, TypeError)):
+        kept_solve(jnp.ones((3, 2)), jnp.ones(3))

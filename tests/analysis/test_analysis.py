@@ -11,6 +11,7 @@ import pytest
 from asv import results as asv_results
 from asv.runner import BenchmarkResult
 
+from adcost.suite.vocabulary import described
 from adcost.targets import ANY
 from analysis import devices, fit, frame, memory, report, studies, style, theory
 from analysis.__main__ import main
@@ -20,10 +21,11 @@ from analysis.studies.remat import readings
 from analysis.verdict import judge
 from analysis.versions import compared, in_brief
 from analysis.view import View, views
-from benchmarks import ROOT
+from benchmarks import ROOT, all_studies
 
 DEPTHS = (4, 8, 16, 25, 36, 64, 100, 144, 256, 1024)
 ORIGIN = {"dtype": "float32", "source": "synthetic", "commit": "0", "jax": "0", "machine": "none"}
+TOLD = described(all_studies().values())
 UNIT = 2**27  # bytes: much more than the process ruler resolves
 
 
@@ -75,14 +77,13 @@ def synthetic(temp=None, ratio=None, noise=0.01, evaluations=None, executed=None
                 if method == baseline:
                     number("clock", "time / forward", 1 + b, 1 + b, 1 + b)
                 else:
-                    value = law if method in ("sqrt", "memory_poor") else 1.0
-                    number("clock", f"time / {baseline}", value, value * 0.99, value * 1.01)
+                    number("clock", f"time / {baseline}", law, law * 0.99, law * 1.01)
     rng = np.random.default_rng(0)
     for n in DEPTHS:
         first, second = np.exp(noise * rng.standard_normal((2, 40)))
         case = {"study": "backprop", "target": "cpu", "depth": n, "width": 32, "batch": 1024, **ORIGIN}
         timings.append({**case, "method": "vanilla", "samples": (first,), "again": (second,), "seeds": ()})
-    return Results(frame._frame(rows), pd.DataFrame(list(missing)), pd.DataFrame(timings), {})
+    return Results(frame._frame(rows), pd.DataFrame(list(missing)), pd.DataFrame(timings), {}, TOLD)
 
 
 def kinds(results, claim):
@@ -137,8 +138,10 @@ def test_a_verdict_comes_from_the_interval_against_the_band(low, high, verdict):
 
 def test_a_run_as_predicted_confirms_everything():
     found = studies.verdicts(synthetic())
-    assert {v.verdict for v in found} == {"confirmed"}
-    assert {v.claim for v in found} == {claim.id for claim in studies.CLAIMS if claim.study == "backprop"}
+    few = {"work-and-traffic", "allocator-break"}  # too few rows for a share to be known, all above 32 MiB
+    assert {v.verdict for v in found if v.claim not in few} == {"confirmed"}
+    mine = {claim.id for claim in studies.CLAIMS if claim.study == "backprop"}
+    assert {v.claim for v in found} == {name for name in mine if not name.startswith("published")}
 
 
 @pytest.mark.parametrize(
@@ -183,12 +186,12 @@ def test_results_of_two_origins_are_not_mixed():
     for table in (second.frame, second.timings):
         table["jax"] = "1"
     both = Results(
-        pd.concat([first.frame, second.frame]), first.missing, pd.concat([first.timings, second.timings]), {}
+        pd.concat([first.frame, second.frame]), first.missing, pd.concat([first.timings, second.timings]), {}, TOLD
     )
     rows = [v for v in studies.verdicts(both) if v.quantity == "exponent of temp in n" and v.method == "vanilla"]
     assert [v.verdict for v in rows] == ["confirmed", "refuted"]
     assert [v.workload.split(", ")[-1] for v in rows] == ["jax 0", "jax 1"]
-    assert {view.noise()[3] for view in views(both)} == {400}
+    assert {view.noise_at(64)[3] for view in views(both)} == {40}
 
 
 def test_a_disagreement_of_rulers_is_named():
@@ -228,7 +231,9 @@ def test_a_method_that_was_not_measured_says_why():
     }
     results = synthetic(missing=[gap])
     kept = results.frame[results.frame["method"] != "sqrt"]
-    found = [v for v in studies.verdicts(Results(kept, results.missing, results.timings, {})) if v.method == "sqrt"]
+    found = [
+        v for v in studies.verdicts(Results(kept, results.missing, results.timings, {}, TOLD)) if v.method == "sqrt"
+    ]
     assert {v.verdict for v in found} == {"not measured"}
     assert {v.why for v in found if v.ruler == "clock"} == {"sqrt: was killed."}
     assert {v.why for v in found if v.ruler != "clock"} == {"No result that was read holds this number."}
@@ -258,7 +263,7 @@ def test_a_time_is_widened_by_the_noise_of_its_own_depth():
 def test_two_workloads_are_not_mixed():
     first, second = synthetic(), synthetic(temp={"vanilla": lambda n: n**1.5})
     second.frame["width"] = 64
-    both = Results(pd.concat([first.frame, second.frame]), first.missing, first.timings, {})
+    both = Results(pd.concat([first.frame, second.frame]), first.missing, first.timings, {}, TOLD)
     rows = [v for v in studies.verdicts(both) if v.quantity == "exponent of temp in n" and v.method == "vanilla"]
     assert [v.verdict for v in rows] == ["confirmed", "refuted"]
     assert [v.workload for v in rows] == ["width 32, batch 1024", "width 64, batch 1024"]
@@ -279,7 +284,7 @@ def test_the_report_is_one_file_that_needs_no_network(tmp_path):
     assert "src=" not in page
     assert "<link" not in page
     assert "@import" not in page
-    shown = [claim for claim in studies.CLAIMS if claim.study == "backprop"]
+    shown = [claim for claim in studies.CLAIMS if claim.study == "backprop" and "published" not in claim.id]
     for claim in shown:
         assert f'id="claim-{claim.id}"' in page
     for name in ("memory", "evaluations", "time", "frontier", "law"):
@@ -385,7 +390,7 @@ def test_asv_and_pytest_results_stand_side_by_side(asv_folder, tmp_path, capsys)
     mixed = [row for row in rows if "width 64" in row["workload"]]
     assert [row["verdict"] for row in mixed] == [v.verdict for v in alone], "the same file twice is read once"
     assert len(rows) > len(mixed)
-    assert capsys.readouterr().out.count("noise floor") == 1, "asv has none"
+    assert "A/A" not in capsys.readouterr().out, "results of one process have none"
 
 
 def compiled_for(results, target, factor=1.0):
@@ -470,3 +475,21 @@ def test_numbers_are_written_for_people():
         "0.5123",
         "∞",
     ]
+
+
+@pytest.mark.parametrize(("omega", "off", "share"), [(0.0, 1.0, 1.0), (0.4, 1.0, 1.0), (0.4, 1.4, 0.7)])
+def test_the_law_with_traffic(omega, off, share):
+    """Times made of work and of memory that is not written: one method gives omega, and the rest are foretold."""
+    results = synthetic()
+    table, b = results.frame, 2.0
+    temps = table[(table["quantity"] == "temp")].set_index(["method", "depth"])["value"]
+    counts = table[(table["quantity"] == "evaluations")].set_index(["method", "depth"])["value"]
+    for i, row in table[table["quantity"] == "time / vanilla"].iterrows():
+        method, n = row["method"], row["depth"]
+        stored = temps[method, n] / temps["vanilla", n]
+        time = theory.time_ratio(counts[method, n], n, b) - omega * (1 - stored)
+        table.loc[i, "value"] = time * (off if method in ("sqrt", "memory_poor") else 1.0)
+    (found,) = (v for v in studies.verdicts(results) if v.claim == "work-and-traffic")
+    assert found.measured == pytest.approx(share, abs=0.1)
+    assert found.low < found.measured <= 1.0
+    assert (found.verdict == "refuted") == (share < 0.9)

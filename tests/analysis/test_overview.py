@@ -6,15 +6,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from adcost.suite.vocabulary import described
 from adcost.targets import ANY
 from analysis import frame, overview, studies
 from analysis.advice import frontier, least
 from analysis.frame import Results
 from analysis.verdict import Claim, Verdict
 from analysis.view import View
-from benchmarks import ROOT
+from benchmarks import ROOT, all_studies
 
 CLAIMS = [Claim(name, "backprop", f"{name} is said", "1", lambda view: iter(())) for name in ("one", "two", "three")]
+
+TOLD = described(all_studies().values())
 
 
 def verdict(claim, target, kind, measured=1.0, adjusted=0.001):
@@ -58,7 +61,7 @@ def timed(times, noise=0.01, processes=5, rounds=4):
     for method, time in times.items():
         samples = tuple(map(tuple, time * np.exp(noise * rng.standard_normal((processes, rounds)))))
         rows.append({**columns, "method": method, "samples": samples, "again": (), "seeds": seeds})
-    return View(Results(pd.DataFrame({"study": []}), pd.DataFrame(), pd.DataFrame(rows), {}), "backprop", "cpu")
+    return View(Results(pd.DataFrame({"study": []}), pd.DataFrame(), pd.DataFrame(rows), {}, TOLD), "backprop", "cpu")
 
 
 def of_times(view):
@@ -94,7 +97,7 @@ def test_candidates_are_compared_directly_and_not_through_a_third():
         {**columns, "method": name, "samples": tuple(map(tuple, samples))}
         for name, samples in {"third": np.ones((5, 4)), "a": drift, "b": 1.2 * drift}.items()
     ]
-    view = View(Results(pd.DataFrame({"study": []}), pd.DataFrame(), pd.DataFrame(rows), {}), "backprop", "cpu")
+    view = View(Results(pd.DataFrame({"study": []}), pd.DataFrame(), pd.DataFrame(rows), {}, TOLD), "backprop", "cpu")
     assert view.compared("a", "third", 8).low < 0.7
     assert view.compared("b", "a", 8)[:3] == pytest.approx((1.2, 1.2, 1.2))
 

@@ -14,11 +14,12 @@ from adcost.modes import which_mode
 from adcost.rulers import count as counts
 from adcost.suite.vocabulary import Case
 from analysis import theory
-from analysis.studies.modes import drawn_example
 from analysis.studies.modes import readings as crossover
-from analysis.studies.modes.worked_example import by_hand, f, lecture
+from analysis.studies.worked_example.claims import by_hand
+from analysis.studies.worked_example.figures import graph, traces
 from benchmarks import all_studies
 from benchmarks.studies import closed_forms, hessians, modes
+from benchmarks.studies.worked_example import AT, f
 from benchmarks.workloads.field import FIELD
 
 DIMENSIONS = st.sampled_from([1, 2, 4, 8])
@@ -150,13 +151,13 @@ def test_a_trace_holds_the_value_and_the_derivatives(function, at):
 
 
 def test_the_lectures_trace_is_that_of_the_lecture():
-    nodes = lecture()
+    nodes = evaluation_trace(f, *AT)
     assert [node.expression for node in nodes] == ["x1", "x2", "x1 * x2", "sin(x1)", "v1 + v2"]
     assert nodes[-1].tangents == pytest.approx(by_hand())
-    forward, reverse = drawn_example.traces(nodes)
+    forward, reverse = traces(nodes)
     assert [row[0] for row in reverse.rows] == ["v3", "v2", "v1", "x2", "x1"]
     assert len(forward.rows) == 5
-    assert drawn_example.graph(nodes).figure.axes
+    assert graph(nodes).figure.axes
 
 
 def test_what_has_no_trace_is_refused():

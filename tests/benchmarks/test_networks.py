@@ -16,7 +16,7 @@ from analysis import fit, theory
 from benchmarks import all_studies
 from benchmarks.studies import networks
 
-STACKS = list(networks.BATCH)
+STACKS = list(networks.DIVIDED)
 METHODS = [name for name, method in networks.METHODS.items() if method.differentiates]
 
 

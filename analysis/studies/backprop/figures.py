@@ -9,9 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis import theory
+from analysis.law import NEAR
 from analysis.studies.backprop import animation
 from analysis.studies.backprop.animation import Animation
-from analysis.studies.backprop.claims import LAW_FROM
+from analysis.studies.backprop.claims import FIXED_BY, LAW_FROM, rows_of_the_law, swept
 from analysis.style import COLOURS, GREY, Drawn, error_bars, legend, logs, look, panels, styled, with_intervals
 from analysis.view import View
 
@@ -30,15 +31,11 @@ def figures(view: View) -> list[Drawn]:
     """All figures of the study for which the results hold numbers."""
     with styled():
         taken = set(view.frame["ruler"])
-        needs = {
-            memory: "compiler",
-            evaluations: "count",
-            time: "clock",
-            frontier: "clock",
-            law: "clock",
-            rulers: "compiler",
-        }
-        drawn = needs if view.attached else {memory: "compiler"}
+        by_depth = {memory: "compiler", evaluations: "count", time: "clock"} if swept(view) else {}
+        timed = {frontier: "clock", law: "clock", traffic: "clock", rulers: "compiler"}
+        drawn = {**by_depth, **timed} if view.attached else {memory: "compiler"}
+        if not rows_of_the_law(view):
+            drawn.pop(traffic, None)
         return [draw(view) for draw, ruler in drawn.items() if ruler in taken]
 
 
@@ -255,6 +252,31 @@ def law(view: View) -> Drawn:
         "Predicted against measured time",
         "The law (evaluations/n + b) / (1 + b), with b the measured backward/forward of the baseline, nothing fitted; "
         f"depths from {LAW_FROM}, 95% intervals. Below the line: faster than predicted.",
+        figure,
+    )
+
+
+def traffic(view: View) -> Drawn:
+    """Both laws of time against what was measured, method by method."""
+    found = rows_of_the_law(view)
+    figure, axes = panels(2, 5.4)
+    laws = (("by_evaluations", "By evaluations alone"), ("predicted", "With what need not be stored"))
+    for ax, (name, title) in zip(axes, laws, strict=True):
+        for i, method in enumerate(dict.fromkeys(row.method for row in found)):
+            mine = [row for row in found if row.method == method]
+            ax.plot(
+                [getattr(row, name) for row in mine], [row.measured for row in mine], ls="", label=method, **look(i)
+            )
+        ends = np.array([min(row.measured for row in found), max(row.measured for row in found)])
+        ax.plot(ends, ends, ls=(0, (4, 3)), color="black", lw=1, label="predicted = measured")
+        ax.fill_between(ends, ends * (1 - NEAR), ends * (1 + NEAR), color=GREY, alpha=0.25, lw=0)
+        logs(ax, "predicted time / vanilla", "measured time / vanilla", title)
+        legend(ax)
+    return Drawn(
+        "traffic",
+        "What is computed again, and what need not be stored",
+        f"Every method with a loop, {LAW_FROM} layers and more. Left: evaluations alone. Right: "
+        f"phi E/n + beta + omega S/S_vanilla, omega fixed by {FIXED_BY} and nothing fitted. Grey: within {NEAR:.0%}.",
         figure,
     )
 

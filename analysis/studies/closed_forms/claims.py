@@ -21,7 +21,7 @@ def trace_inverse_gradient(view: View) -> Iterator[Test]:
         if len(orders) < 2:  # conditions were swept, and no orders
             continue
         n = orders[-1]
-        flops, closed = (line.series(name, "count", "flops") for name in (method, "closed_form"))
+        flops, closed = line.flops(method, "closed_form")
         predicted = float(flops[n] / closed[n])
         yield Test(
             method,

@@ -7,7 +7,7 @@ from math import isnan
 from analysis import theory
 from analysis.advice import Advice, least
 from analysis.rules import exact, exponent
-from analysis.verdict import Cause, Claim, Test, at_least, at_most, exactly
+from analysis.verdict import Band, Cause, Claim, Test, at_least, at_most, exactly
 from analysis.view import Found, View
 
 COMPOSITIONS = list(theory.HESSIAN_EXPONENT)
@@ -36,7 +36,7 @@ def hessian_composition(view: View) -> Iterator[Test]:
             yield exponent(test, (flops / function).dropna(), "evaluations of f", "d")
             quantity = f"exponent of {view.plan} in d, with jit"
             test = Test(method, "compiler", quantity, at=at, predicted=predicted, cause=FUSED)
-            yield exponent(test, line.series(method, "compiler", view.plan), "bytes", "d")
+            yield exponent(test, line.planned_bytes(method), "bytes", "d")
         for method in COMPOSITIONS[1:]:
             yield _dearer(line, method, at)
 
@@ -83,6 +83,15 @@ def _at_zero(view: View, origin: View, method: str) -> Test:
     return replace(test, found=exact(float(isnan(error))), why=why)
 
 
+def published_hvp(view: View) -> Iterator[Test]:
+    line = view.along("inputs", family="network")
+    sizes = line.sizes("hvp_fwd_rev", "clock", "time / gradient")
+    band = Band(2.0, 3.0, "what Dagreou et al. found, as they say it")
+    for method in PRODUCTS:
+        found = line.timed(method, "time / gradient", sizes[-1]) if sizes else None
+        yield Test(method, "clock", "time / gradient", band, found, f"d={sizes[-1]}" if sizes else "", 2.5)
+
+
 def advice(view: View) -> Iterator[Advice]:
     line = view.along("inputs", family="network")
     timed = line.series("fwd_rev", "clock", "time")
@@ -105,6 +114,14 @@ CLAIMS = [
         "The Hessian of g(x) = 1/3 ||x||^3 is ||x||^-1 x x^T + ||x|| I.",
         "equal to rounding; at x = 0 plain automatic differentiation gives NaN",
         cubed_norm,
+        ("costs",),
+    ),
+    Claim(
+        "published-hvp",
+        "hessians",
+        "Dagreou et al., bench_hvp (ICLR blog 2024): a product of a Hessian with a vector costs 2 to 3 gradients.",
+        "2 to 3 times the time of the gradient",
+        published_hvp,
         ("costs",),
     ),
     Claim(

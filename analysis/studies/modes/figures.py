@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from adcost.modes import CLOSE
 from analysis import theory
-from analysis.studies.modes import drawn_example, readings
+from analysis.studies.modes import readings
 from analysis.studies.modes.claims import (
     MAP_DEPTH,
     along_depth,
@@ -20,7 +20,6 @@ from analysis.studies.modes.claims import (
     per_evaluation,
     swept,
 )
-from analysis.studies.modes.worked_example import lecture
 from analysis.style import (
     COLOURS,
     GREY,
@@ -48,7 +47,7 @@ def figures(view: View) -> list[Drawn]:
         found = [draw(view) for draw in drawn if readings.families(view)]
         if view.attached and "field" in view.families:
             found.append(field(view))
-        return [*found, drawn_example.graph(lecture())] if view.attached else found
+        return found
 
 
 def crossover_map(view: View) -> Drawn:
@@ -229,5 +228,4 @@ def tables(view: View) -> list[Table]:
         f"{CLOSE}, or the interval of the times holds 1."
     )
     head = ("family", "cells: right", "wrong", "too close to call", "where it was wrong")
-    advice = [Table("Task 1: was the advice right?", caption, head, rows)] if rows else []
-    return [*advice, *drawn_example.traces(lecture())]
+    return [Table("Task 1: was the advice right?", caption, head, rows)] if rows else []

@@ -6,9 +6,8 @@ import numpy as np
 
 from analysis import theory
 from analysis.studies.networks.claims import (
-    BATCH,
+    COMPARED,
     CURVE,
-    DEPTH,
     DIVIDED,
     SAVING,
     STACKS,
@@ -66,9 +65,9 @@ def figures(view: View) -> list[Drawn]:
             drawn.append(frontier(view, found))
         depths, batches = ([by(view, network) for network in found] for by in (by_depth, policies))
         if all(len(line.planned("plain")) > 2 for line in depths):
-            drawn.append(sweep(found, depths, "depth", [f"batch {BATCH[network]}" for network in found]))
+            drawn.append(sweep(found, depths, "depth", [f"batch {COMPARED[network][1]}" for network in found]))
         if all(len(line.planned("plain")) > 2 for line in batches):
-            drawn.append(sweep(found, batches, "batch", [f"{DEPTH} blocks"] * len(found)))
+            drawn.append(sweep(found, batches, "batch", [f"{COMPARED[network][0]} blocks" for network in found]))
         if any(len(losses(curves(view, network), "plain")) for network in found):
             drawn.append(of_curves(view, found))
         return drawn
@@ -78,7 +77,7 @@ def split(view: View, networks: list[str]) -> Drawn:
     """Planned memory as residuals and workspace."""
     figure, axes = panels(len(networks), 4.6)
     for ax, network in zip(axes, networks, strict=True):
-        line, n = policies(view, network), BATCH[network]
+        line, n = policies(view, network), COMPARED[network][1]
         planned = {m: at(line.planned(m), n) for m in METHODS}
         shown = [m for m in METHODS if planned[m] is not None]
         residuals = np.array([kept(line, m, n) or 0.0 for m in shown])
@@ -91,7 +90,7 @@ def split(view: View, networks: list[str]) -> Drawn:
         for x, value in zip(where, plan, strict=True):
             ax.annotate(f"{value:.0f}", (x, value), (0, 3), textcoords="offset points", ha="center", fontsize=8)
         ax.set_xticks(where, shown, rotation=35, ha="right")
-        ax.set(ylabel=f"{view.plan} (carries)", title=f"{network}, {DEPTH} blocks, batch {n}")
+        ax.set(ylabel=f"{view.plan} (carries)", title=f"{network}, {COMPARED[network][0]} blocks, batch {n}")
         ax.grid(axis="x", visible=False)
         ax.legend(loc="upper right")
     return Drawn(
@@ -132,14 +131,19 @@ def segments(view: View, networks: list[str]) -> Drawn:
 def frontier(view: View, networks: list[str]) -> Drawn:
     figure, axes = panels(len(networks), 4.8)
     for ax, network in zip(axes, networks, strict=True):
-        line, n = policies(view, network), BATCH[network]
+        line, n = policies(view, network), COMPARED[network][1]
         for i, method in enumerate(METHODS):
             rows, memory = line.rows(method, "clock", "time / plain"), at(line.planned(method), n)
             if memory is not None and n in rows.index:
                 with_intervals(ax, [memory], rows.loc[[n]], method, ls="", **look(i))
             elif memory is not None and method == "plain":
                 ax.plot(memory, 1.0, label=method, **look(i))
-        logs(ax, f"{view.plan} (carries)", "time of a step / plain", f"{network}, {DEPTH} blocks, batch {n}")
+        logs(
+            ax,
+            f"{view.plan} (carries)",
+            "time of a step / plain",
+            f"{network}, {COMPARED[network][0]} blocks, batch {n}",
+        )
         legend(ax)
     return Drawn(
         "frontier",
@@ -195,10 +199,10 @@ def tables(view: View) -> list[Table]:
     """Every method at the size at which they are compared, and the programs without a loop."""
     found = []
     for network in STACKS:
-        looped = policies(view, network), [*METHODS, "forward"], BATCH[network], f"{DEPTH} blocks"
+        looped = policies(view, network), [*METHODS, "forward"], COMPARED[network][1], f"{COMPARED[network][0]} blocks"
         unrolled = by_depth(view, network), UNROLLED_METHODS, UNROLLED, f"{UNROLLED} blocks without a loop"
         for line, methods, n, words in (looped, unrolled):
-            table = _methods(line, methods, n, f"{network}, {words}, batch {BATCH[network]}")
+            table = _methods(line, methods, n, f"{network}, {words}, batch {COMPARED[network][1]}")
             found += [filled(table)] if table.rows else []
     return found
 
@@ -247,7 +251,7 @@ def across(views: Sequence[View]) -> list[Table]:
         return []
     found = []
     for network in STACKS:
-        lines, n = [policies(view, network) for view in views], BATCH[network]
+        lines, n = [policies(view, network) for view in views], COMPARED[network][1]
         rows = []
         for method in METHODS:
             planned = [at(line.planned(method), n) for line in lines]
@@ -256,6 +260,6 @@ def across(views: Sequence[View]) -> list[Table]:
                 words = ["" if value is None else f"{value:.1f}" for value in (residuals, *planned)]
                 rows.append([method, *words])
         head = (f"{network}, carries", "residuals", *(f"{view.target}" for view in views))
-        title = f"Planned memory of a training step by target, {network}, {DEPTH} blocks, batch {n}"
+        title = f"Planned memory of a training step by target, {network}, {COMPARED[network][0]} blocks, batch {n}"
         found += [Table(title, "", head, rows)] if rows else []
     return found

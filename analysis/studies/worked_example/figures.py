@@ -5,22 +5,36 @@ from collections.abc import Sequence
 import networkx as nx
 
 from adcost.evaluation_trace import Node, adjoint_sums
-from analysis.studies.modes.worked_example import AT
-from analysis.style import COLOURS, Drawn, Table, panels
+from analysis.studies.worked_example.claims import AT, nodes
+from analysis.style import COLOURS, Drawn, Table, panels, styled
+from analysis.view import View
 
 
-def graph(nodes: Sequence[Node]) -> Drawn:
+def figures(view: View) -> list[Drawn]:
+    """The graph of the function."""
+    found = nodes(view)
+    with styled():
+        return [graph(found)] if found else []
+
+
+def tables(view: View) -> list[Table]:
+    """Both traces."""
+    found = nodes(view)
+    return traces(found) if found else []
+
+
+def graph(found: Sequence[Node]) -> Drawn:
     """The graph, from inputs on the left to the result: values in the nodes, local derivatives on the edges."""
     drawn = nx.DiGraph()
-    for node in nodes:
+    for node in found:
         drawn.add_node(node.name)
         drawn.add_edges_from((name, node.name, {"derivative": f"{d:.3g}"}) for name, d in node.operands)
     layers = {i: sorted(names, reverse=True) for i, names in enumerate(nx.topological_generations(drawn))}
     places = nx.multipartite_layout(drawn, subset_key=layers)  # the first is lowest
     figure, (ax,) = panels(1, 4.2)
     figure.set_size_inches(8.4, 4.2)
-    written = {node.name: f"{node.name} = {node.expression}" if node.operands else node.name for node in nodes}
-    labels = {node.name: f"{written[node.name]}\n{node.value:.4g}" for node in nodes}
+    written = {node.name: f"{node.name} = {node.expression}" if node.operands else node.name for node in found}
+    labels = {node.name: f"{written[node.name]}\n{node.value:.4g}" for node in found}
     nx.draw_networkx_nodes(drawn, places, ax=ax, node_size=4200, node_color="white", edgecolors=COLOURS[0])
     nx.draw_networkx_labels(drawn, places, labels, ax=ax, font_size=8)
     nx.draw_networkx_edges(drawn, places, ax=ax, node_size=4200, arrowsize=14)
@@ -39,9 +53,9 @@ def graph(nodes: Sequence[Node]) -> Drawn:
     )
 
 
-def traces(nodes: Sequence[Node]) -> list[Table]:
+def traces(found: Sequence[Node]) -> list[Table]:
     """The forward and the reverse trace."""
-    inputs = [node.name for node in nodes if not node.operands]
+    inputs = [node.name for node in found if not node.operands]
     forward = [
         [
             node.name,
@@ -49,10 +63,10 @@ def traces(nodes: Sequence[Node]) -> list[Table]:
             f"{node.value:.6g}",
             *map("{:.6g}".format, node.tangents),
         ]
-        for node in nodes
+        for node in found
     ]
-    adjoints = {node.name: node.adjoint for node in nodes}
-    reverse = [[name, how, f"{adjoints[name]:.6g}"] for name, how in adjoint_sums(list(nodes))]
+    adjoints = {node.name: node.adjoint for node in found}
+    reverse = [[name, how, f"{adjoints[name]:.6g}"] for name, how in adjoint_sums(list(found))]
     return [
         Table(
             "The worked example, forward mode",

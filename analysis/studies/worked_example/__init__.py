@@ -1,0 +1,1 @@
+"""The study ``worked_example``: its readings, claims and figures."""
