@@ -89,7 +89,9 @@ PLACES = re.compile(r' (?:d|x|y|width|height|points|transform)="[^"]*"')
 UNTURNED = re.compile(r' transform="rotate\(-0 [^"]*\)"')
 FAMILY = "DejaVu Sans, Verdana, sans-serif"  # said once a picture, not once a word
 FONT = "font-family: 'DejaVu Sans', 'Verdana', sans-serif; "
-DIGITS = re.compile(r"(\d\.\d\d)\d+")  # beyond a hundredth of a point nothing is seen
+GROUP = re.compile(r'<g id="[^"]*">')  # names that nothing refers to
+NOBODYS = re.compile(r"<metadata>.*?</metadata>", re.DOTALL)
+DIGITS = re.compile(r"(\d\.\d)\d+")  # beyond a tenth of a point nothing is seen
 
 
 def svg(figure: Figure) -> str:
@@ -98,7 +100,11 @@ def svg(figure: Figure) -> str:
     with styled():
         figure.savefig(out, format="svg", metadata={"Date": None}, bbox_inches="tight")
     text = PLACES.sub(lambda place: DIGITS.sub(r"\1", place[0]), out.getvalue())
-    text = UNTURNED.sub("", text).replace(FONT, "").replace("<svg ", f'<svg font-family="{FAMILY}" ', 1)
+    text = (
+        NOBODYS.sub("", GROUP.sub("<g>", UNTURNED.sub("", text)))
+        .replace(FONT, "")
+        .replace("<svg ", f'<svg font-family="{FAMILY}" ', 1)
+    )
     return " ".join(text[text.index("<svg") :].split())
 
 

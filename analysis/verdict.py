@@ -243,8 +243,10 @@ def _stamped(test: Test, claim: Claim, view: View, apart: str, rule: str, rows: 
     kind = judge(*ends, *number)
     noisy = found is not None and test.ruler in NOISY and found.low != found.high
     power = _power(test) if noisy else None
-    reason = test.gap or test.why or view.reasons(test.ruler, *test.method.split(" / "))
-    words = [test.why if found is not None else reason]
+    if found is None:
+        words = [test.gap or test.why or view.reasons(test.ruler, *test.method.split(" / "))]
+    else:
+        words = [test.why]
     if kind == "inconclusive" and power is not None and power < TELLS:
         words.append(
             f"Cannot decide here: with this noise a quantity as predicted is confirmed in {power:.0%} of runs."

@@ -18,7 +18,7 @@ CONFIDENCE = 0.95
 LEAST_BLOCKS = 64  # below, a root mean square is known to no better than a fifth
 NEARLY_NORMAL = 16  # estimates to a block, from which on its mean is taken for normal
 RUNS, RUN_LENGTH = 6, 1024
-RESAMPLES = 400
+RESAMPLES = 200
 
 Array = NDArray[np.float64]
 

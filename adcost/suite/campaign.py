@@ -93,7 +93,7 @@ def _measure_all(
         running = dict.fromkeys([home, *present]) if present or compilers else ()
         asks = {target.name: stack.enter_context(measuring(target, suite.folders)) for target in running}
         asks |= {target.name: stack.enter_context(probes(target, suite.folders)) for target in compilers}
-        clocks = [Clock(suite, target, Path(stack.enter_context(tempfile.TemporaryDirectory()))) for target in present]
+        clocks = [stack.enter_context(clock_of(suite, target)) for target in present]
         for study in dict.fromkeys(case.study for case in cases):
             for group in _groups(suite, [case for case in cases if case.study == study]):
                 for clock in clocks:
@@ -305,11 +305,15 @@ def _answer(ask: Ask, lay: Lay, limit: float, ruler: str) -> tuple[tuple[Number,
 
 @dataclass(frozen=True)
 class Clock:
-    """Times programs on an attached target whose executables lie in a folder, in sets that share rounds."""
+    """Times programs on an attached target whose executables lie in a folder, in sets that share rounds.
+
+    ``again`` asks another process, in which one program of each set is compiled a second time.
+    """
 
     suite: Suite
     target: Target
     folder: Path
+    again: Ask
     sets: dict[tuple[str, str], list[Case]] = field(default_factory=dict)
     tried: list[Case] = field(default_factory=list)  # cases for whose sake programs are timed
 
@@ -319,17 +323,16 @@ class Clock:
         Of each set one baseline is compiled again, in another process. A set whose programs were not all timed in the
         same rounds begins again.
         """
-        with probes(self.target, self.suite.folders) as ask:
-            for key, members in _sets(self.suite, group).items():
-                able = [case for case in members if self._path(case.id).exists() and self._known(case).correct]
-                able = self._in_the_same_rounds(able)
-                if all(self._known(case).timed for case in able):
-                    continue
-                self.sets[key] = able
-                baselines = [case for case in able if case.method == self.suite.study(case).baselines[0]]
-                for case in baselines[-1:]:
-                    lay = Lay(case, self.target.name, (), save=str(self._path(case.id + AGAIN)))
-                    _answer(ask, lay, self.suite.effort.limit_seconds, "compiler")
+        for key, members in _sets(self.suite, group).items():
+            able = [case for case in members if self._path(case.id).exists() and self._known(case).correct]
+            able = self._in_the_same_rounds(able)
+            if all(self._known(case).timed for case in able):
+                continue
+            self.sets[key] = able
+            baselines = [case for case in able if case.method == self.suite.study(case).baselines[0]]
+            for case in baselines[-1:]:
+                lay = Lay(case, self.target.name, (), save=str(self._path(case.id + AGAIN)))
+                _answer(self.again, lay, self.suite.effort.limit_seconds, "compiler")
 
     def _in_the_same_rounds(self, able: list[Case]) -> list[Case]:
         """Those that go on together. One that killed the clock does not cost the others what they have, until they are
@@ -420,6 +423,13 @@ class Clock:
 
     def _done(self, able: Sequence[Case]) -> bool:
         return all(self._known(case).timed for case in able)
+
+
+@contextmanager
+def clock_of(suite: Suite, target: Target, folder: Path | None = None) -> Iterator[Clock]:
+    """A clock with a folder of its own, unless one is given."""
+    with tempfile.TemporaryDirectory() as own, probes(target, suite.folders) as again:
+        yield Clock(suite, target, folder or Path(own), again)
 
 
 def _sets(suite: Suite, group: Iterable[Case]) -> dict[tuple[str, str], list[Case]]:

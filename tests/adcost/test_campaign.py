@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import tempfile
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -11,12 +10,12 @@ import numpy as np
 import pytest
 
 from adcost.suite import campaign
-from adcost.suite.campaign import Clock, Suite, record_group
+from adcost.suite.campaign import Suite, clock_of, record_group
 from adcost.suite.effort import Effort
 from adcost.suite.journal import EXTRA, Journal, record_from_json
 from adcost.suite.messages import AGAIN
 from adcost.suite.probes import SAMPLER
-from adcost.suite.vocabulary import Case
+from adcost.suite.vocabulary import Case, Missing
 from adcost.targets import TARGETS
 
 EFFORT = Effort(
@@ -48,8 +47,7 @@ def suite_of(path, lines=None):
 def record(group, path):
     lines = []
     suite = suite_of(path, lines)
-    with campaign.measuring(CPU, suite.folders) as ask, tempfile.TemporaryDirectory() as folder:
-        clock = Clock(suite, CPU, Path(folder))
+    with campaign.measuring(CPU, suite.folders) as ask, clock_of(suite, CPU) as clock:
         record_group(clock, group, ask)
         for _ in range(EFFORT.processes):
             clock.run()
@@ -122,8 +120,7 @@ def test_a_measured_case_whose_executable_cannot_be_made_again_says_so(toy, tmp_
 def test_an_executable_that_cannot_be_loaded_costs_only_itself(toy, tmp_path):
     group = toy("plain", "twin")
     suite = suite_of(tmp_path / "journal.jsonl")
-    with campaign.measuring(CPU, suite.folders) as ask:
-        clock = Clock(suite, CPU, tmp_path)
+    with campaign.measuring(CPU, suite.folders) as ask, clock_of(suite, CPU, tmp_path) as clock:
         record_group(clock, group, ask)
     (tmp_path / group[1].id).write_bytes(b"no executable")
     clock.run()
@@ -134,8 +131,7 @@ def test_an_executable_that_cannot_be_loaded_costs_only_itself(toy, tmp_path):
 
 def test_a_second_compilation_that_cannot_be_loaded_costs_no_case(toy, tmp_path):
     suite = suite_of(tmp_path / "journal.jsonl")
-    with campaign.measuring(CPU, suite.folders) as ask:
-        clock = Clock(suite, CPU, tmp_path)
+    with campaign.measuring(CPU, suite.folders) as ask, clock_of(suite, CPU, tmp_path) as clock:
         record_group(clock, toy("plain", "twin"), ask)
     (tmp_path / (toy("plain")[0].id + AGAIN)).write_bytes(b"no executable")
     clock.run()
@@ -155,8 +151,7 @@ def test_programs_that_were_not_timed_in_the_same_rounds_begin_again(toy, tmp_pa
 
 def test_a_run_that_was_cut_short_between_processes_goes_on_with_the_next(toy, tmp_path):
     suite = suite_of(tmp_path / "journal.jsonl")
-    with campaign.measuring(CPU, suite.folders) as ask:
-        clock = Clock(suite, CPU, tmp_path)
+    with campaign.measuring(CPU, suite.folders) as ask, clock_of(suite, CPU, tmp_path) as clock:
         record_group(clock, toy("plain", "twin"), ask)
         clock.run()
     first = suite.known(toy("twin")[0], CPU)
@@ -324,3 +319,56 @@ def test_an_input_that_programs_share_is_saved_once(toy, tmp_path):
         campaign.measure(suite, toy("plain", "twin"), CPU, ask, tmp_path, rulers=())
     (kept,) = tmp_path.glob("array-*.npy")
     np.testing.assert_array_equal(np.load(kept), np.ones(4, np.float32))
+
+
+def test_a_program_that_killed_the_clock_does_not_cost_its_peers_their_processes(toy, tmp_path):
+    suite = suite_of(tmp_path / "journal.jsonl")
+    group = toy("plain", "twin")
+    with campaign.measuring(CPU, suite.folders) as ask, clock_of(suite, CPU, tmp_path) as clock:
+        record_group(clock, group, ask)
+        clock.run()
+        killed = suite.known(group[1], CPU).without_clock()
+        suite.journal.put(replace(killed, missing=(Missing("clock", "cpu", "was killed"),)))
+        before = suite.known(group[0], CPU)
+    with clock_of(suite, CPU, tmp_path) as again:  # as a run does that goes on
+        again.add(group)
+        assert suite.known(group[0], CPU).samples == before.samples
+        again.run()
+    assert len(suite.known(group[0], CPU).samples) == EFFORT.processes
+
+
+def test_the_second_compilation_stays_in_step_with_the_first(toy, tmp_path):
+    suite = suite_of(tmp_path / "journal.jsonl")
+    (case,) = toy("plain")
+    with campaign.measuring(CPU, suite.folders) as ask, clock_of(suite, CPU, tmp_path) as clock:
+        record_group(clock, [case], ask)
+    clock.run()
+    (tmp_path / (case.id + AGAIN)).unlink()
+    clock.run()
+    assert [len(found) > 0 for found in suite.known(case, CPU).again] == [True, False]
+    assert len(suite.known(case, CPU).samples) == 2
+
+
+def test_what_was_measured_stays_when_its_target_is_gone(toy, tmp_path):
+    records, _, _ = record(toy("plain"), tmp_path / "journal.jsonl")
+    suite = suite_of(tmp_path / "journal.jsonl")
+    campaign.record_absent(suite, toy("plain", "twin"), CPU, "no CPU is attached")
+    assert suite.known(toy("plain")[0], CPU) == records["plain"]
+    assert reasons(suite.known(toy("twin")[0], CPU)) == "no CPU is attached"
+
+
+def test_what_was_not_installed_is_measured_once_it_is(toy, tmp_path, monkeypatch):
+    suite = suite_of(tmp_path / "journal.jsonl")
+    (case,) = toy("plain")
+    campaign.record_absent(suite, [case], CPU, "lineax is not installed")
+    assert not suite.settled(case, CPU)
+    monkeypatch.setattr(campaign, "unavailable", lambda study, case: "lineax is not installed")
+    assert suite.settled(case, CPU)
+
+
+def test_no_process_at_all_is_refused(toy, tmp_path, capsys):
+    from adcost.__main__ import main
+
+    assert toy
+    assert main(["measure", str(TOYS), "--processes", "0", "-o", str(tmp_path / "out.json")]) == 2
+    assert "programs are timed in one at least" in capsys.readouterr().err

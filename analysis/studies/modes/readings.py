@@ -16,7 +16,7 @@ RESAMPLES = 200
 
 @dataclass(frozen=True)
 class Cell:
-    """jacfwd over jacrev at one number of inputs d and outputs m; the interval is widened by the noise floor."""
+    """jacfwd over jacrev at one number of inputs d and outputs m; with the interval of the clock."""
 
     d: int
     m: int
