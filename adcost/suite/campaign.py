@@ -80,7 +80,8 @@ def campaign(suite: Suite, cases: Sequence[Case], targets: Sequence[Target]) -> 
     yield measured
     if finished:
         wanted = [(case, target.name) for target in dict.fromkeys((home, *attached)) for case in cases]
-        suite.journal.close([*wanted, *finished[0]], [fit_case(suite, case) for case in cases])
+        companions = (other for case in cases for other in _compared_with(case, suite.study(case)).values())
+        suite.journal.close([*wanted, *finished[0]], [*companions, *(fit_case(suite, case) for case in cases)])
 
 
 def _measure_all(

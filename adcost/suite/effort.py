@@ -20,6 +20,6 @@ class Effort:
 
 
 EFFORTS = {
-    "quick": Effort(5, 0.2, 2, 8, 2, 60, compiles_all=False, fits=False),
+    "quick": Effort(5, 0.2, 2, 6, 2, 60, compiles_all=False, fits=False),
     "full": Effort(10, 1.5, 3, 12, 3, 600, compiles_all=True, fits=True),
 }

@@ -122,11 +122,14 @@ class Journal:
         return record is not None and record.settled
 
     def close(self, wanted: Sequence[tuple[Case, str]], beside: Sequence[Case] = ()) -> None:
-        """Forget these cases on these targets, and cases ``beside`` them, if they miss nothing that a run could add."""
+        """Forget these cases, and those measured ``beside`` them, if they miss nothing that a run could add.
+
+        What an earlier run wanted that was cut short stays.
+        """
         if not all(self._done_with(case, target) for case, target in wanted):
             return
-        done = {(some.study, some.size) for some in (*(case for case, _ in wanted), *beside)}
-        self.records = {key: record for key, record in self.records.items() if (key[0].study, key[0].size) not in done}
+        done = {*(case for case, _ in wanted), *beside}
+        self.records = {key: record for key, record in self.records.items() if key[0] not in done}
         self.path.unlink()
         if self.records:  # of an earlier run that was cut short and wanted more
             self._start()

@@ -274,6 +274,14 @@ def test_a_narrow_run_leaves_the_rest_of_a_wide_one_in_the_journal(toy, tmp_path
     assert list(Journal.open(path).records) == [(other, "cpu")]
 
 
+def test_a_narrow_run_keeps_other_methods_of_its_size(toy, tmp_path):
+    path = tmp_path / "journal.jsonl"
+    record(toy("plain", "twin"), path)
+    with campaign.campaign(suite_of(path), toy("plain"), [CPU]) as measured:
+        measured(toy("plain")[0])
+    assert list(Journal.open(path).records) == [(toy("twin")[0], "cpu")]
+
+
 def test_a_campaign_measures_everything_when_its_first_case_is_asked_for(toy, tmp_path):
     path = tmp_path / "journal.jsonl"
     cases = [*toy("plain", "twin"), Case("toy", "plain", (("n", 8),))]
