@@ -37,7 +37,7 @@ def test_a_gpu_is_described_to_its_compiler(name):
 
 
 def test_every_process_is_told_where_to_run():
-    assert set(TARGETS) == {"cpu", "cpu-1thread", "gpu", *GPUS, *TPUS}
+    assert set(TARGETS) == {"cpu", "cpu-1thread", "cpu-nommap", "gpu", *GPUS, *TPUS}
     for target in TARGETS.values():
         assert target.environment["JAX_PLATFORMS"] == ("cuda" if target.name == "gpu" else "cpu")
 
