@@ -18,6 +18,7 @@ from scipy import stats
 
 from adcost.rulers import clock
 from analysis import frame, studies
+from analysis.coverage import paired
 from analysis.frame import Results, parameters
 from analysis.rules import exponent
 from analysis.verdict import Test, Verdict, judge
@@ -47,13 +48,11 @@ class Rate:
 def shape_of_noise(timings: pd.DataFrame) -> np.ndarray:
     """Distances of processes' medians from their mean, each over the deviation of its own ratio, of all pairs."""
     found = []
-    for _, rows in timings.groupby(["study", "target", "source", "seeds"], sort=False):
-        first, *others = rows["samples"]
-        for samples in others:
-            medians = np.array([np.median(logs) for logs in clock.log_ratios(samples, first)])
-            if len(medians) > 2 and medians.std(ddof=1) > 0:
-                scale = (len(medians) / (len(medians) - 1)) ** 0.5  # residuals about a mean are too small
-                found.append(scale * (medians - medians.mean()) / medians.std(ddof=1))
+    for _, logs in paired(timings):
+        medians = np.array([np.median(rounds) for rounds in logs])
+        if len(medians) > 2 and medians.std(ddof=1) > 0:
+            scale = (len(medians) / (len(medians) - 1)) ** 0.5  # residuals about a mean are too small
+            found.append(scale * (medians - medians.mean()) / medians.std(ddof=1))
     return np.concatenate(found) if found else np.array([])
 
 

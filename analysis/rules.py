@@ -21,7 +21,6 @@ def exponent(
     n: str = "n",
     resolution: float = 0.0,
     censored: float = 0.0,
-    points: int = 0,
 ) -> Test:
     """The exponent of a quantity by size, with the test's prediction in the middle of its band.
 
@@ -48,7 +47,7 @@ def exponent(
     found = Found(fitted.value, fitted.low, fitted.high, fitted.points, degrees=fitted.degrees)
     if falling:
         found = found._replace(value=-found.value, low=-found.high, high=-found.low)
-    return replace(banded, found=found._replace(points=points or found.points), why=why + left_out)
+    return replace(banded, found=found, why=why + left_out)
 
 
 def memory_exponents(view: View, method: str, predicted: float) -> Iterator[Test]:

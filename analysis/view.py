@@ -52,15 +52,6 @@ def widened(found: Found, least: float, most: float) -> Found:
     return found._replace(low=low, high=found.value * exp(hypot(log(found.high / found.value), log(least))))
 
 
-class AgainstItself(NamedTuple):
-    """A ratio of a program to itself with its 95% interval, and the rounds that it is of."""
-
-    value: float
-    low: float
-    high: float
-    rounds: int
-
-
 @dataclass(frozen=True)
 class View:
     """The results of one study on one target, workload and origin, with short ways to ask for a quantity by size.
@@ -294,8 +285,8 @@ class View:
         logs = self.logs(method, other, n)
         return bool(logs) and all(bool((found > 0).all()) for found in logs)
 
-    def noise_at(self, depth: int) -> AgainstItself:
-        """The A/A ratio at one depth."""
+    def noise_at(self, depth: int) -> Found:
+        """The A/A ratio at one depth, over all rounds."""
         timings = self.timings
         return _against_itself(timings[timings[self.sweep] == depth] if len(timings) else timings)
 
@@ -304,7 +295,7 @@ class View:
 
         It is the farther end of the A/A interval. Intervals over processes need no such floor.
         """
-        _, low, high, _ = self.noise_at(depth)
+        _, low, high, *_ = self.noise_at(depth)
         return max(abs(log(low)), abs(log(high))) if low > 0 and high < inf else inf
 
     def timed(self, method: str, quantity: str, n: int) -> Found | None:
@@ -326,7 +317,7 @@ def _is_bound(flags: str) -> bool:
     return "at least:" in flags or "at most:" in flags
 
 
-def _against_itself(timings: pd.DataFrame) -> AgainstItself:
+def _against_itself(timings: pd.DataFrame) -> Found:
     """All rounds of all cases together, process by process."""
     twice = timings[timings["again"].map(len) > 0] if len(timings) else timings
     ratios = (
@@ -334,8 +325,8 @@ def _against_itself(timings: pd.DataFrame) -> AgainstItself:
     )
     pooled = [np.concatenate(found) for found in zip(*ratios, strict=False)]
     if not pooled:
-        return AgainstItself(1.0, 0.0, inf, 0)
-    return AgainstItself(*clock.exponentiated(clock.over_processes(pooled).interval), sum(map(len, pooled)))
+        return Found(1.0, 0.0, inf, 0)
+    return Found(*clock.exponentiated(clock.over_processes(pooled).interval), sum(map(len, pooled)))
 
 
 def views(results: Results) -> list[View]:

@@ -13,7 +13,7 @@ from asv.runner import BenchmarkResult
 
 from adcost.suite.vocabulary import described
 from adcost.targets import ANY
-from analysis import devices, fit, frame, memory, report, studies, style, theory
+from analysis import devices, fit, frame, law, memory, report, studies, style, theory
 from analysis.__main__ import main
 from analysis.frame import Results
 from analysis.studies.backprop import animation
@@ -493,3 +493,10 @@ def test_the_law_with_traffic(omega, off, share):
     assert found.measured == pytest.approx(share, abs=0.1)
     assert found.low < found.measured <= 1.0
     assert (found.verdict == "refuted") == (share < 0.9)
+
+
+@pytest.mark.parametrize(("off", "known"), [(1.0, "measured"), (1.1, "measured"), (1.3, "likely")])
+def test_a_cause_is_measured_only_where_its_own_law_is_met(off, known):
+    rows = [law.Row("sqrt", n, 0.8, 1.2, 0.8 * off, 0.5) for n in (64, 100)]
+    assert law.cause(rows, "sqrt").known == known
+    assert law.cause(rows, "another").known == "likely"

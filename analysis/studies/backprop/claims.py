@@ -19,63 +19,74 @@ from analysis.view import Found, View, widened
 
 LAW_FROM = 36  # depths from which the law of time is tested: below, what a call costs besides its layers shows
 FIXED_BY = "binomial_10"  # by whose time the law with traffic is fixed beforehand
-MAPPED = 32 * 2**20  # bytes: glibc maps each request above anew (mallopt(3))
-KEEPS_PAGES = "cpu-nommap"  # the target whose allocator never does
 WIDE = 1024  # width of the layers in which arithmetic is what counts
 PUBLISHED_AT = 1000  # layers of the published figures
 BESIDES = 7.0  # activations that a schedule may hold beside its slots
 LAW_MARGIN = "what the law leaves out, such as what a call costs, is to stay below that"
-FRESH_PAGES = Cause(
-    "measured",
-    "The law counts evaluations; plain jax.grad of a scan also writes three residuals a layer, above 32 MiB to fresh "
-    "pages, which a schedule spares: see work-and-traffic, allocator-break and fresh-pages.",
-    "below",
-)
-CAUSES = {"vanilla": FRESH_PAGES, "store_all": None}  # of a difference from the law, by baseline
 
 
-def law_of_time(view: View, method: str, baseline: str) -> Iterator[Test]:
-    """The law of time against one baseline: at the largest depth, and over all depths of some size.
-
-    Its b is measured; the error of that widens the interval of what is held against the law.
-    """
+def timed_by_depth(view: View, method: str, baseline: str) -> dict[int, Found]:
+    """Times over a baseline's with their intervals, at the depths at which the law of time can be tested."""
     quantity = f"time / {baseline}"
+    depths = [n for n in view.sizes(method, "clock", quantity) if n >= LAW_FROM]
+    known = set(view.sizes(baseline, "clock", "time / forward")) & set(view.sizes(method, "count", "evaluations"))
+    return {n: found for n in depths if n in known and (found := view.timed(method, quantity, n)) is not None}
+
+
+def by_law(view: View, method: str, baseline: str, n: int, column: str = "value") -> float:
+    """Time over a baseline's by evaluations alone, with the b that was measured of the baseline."""
     evaluations = view.series(method, "count", "evaluations")
-    forward = view.rows(baseline, "clock", "time / forward")
-    timed = {n: found for n in view.rows(method, "clock", quantity).index if (found := view.timed(method, quantity, n))}
-    depths = [n for n in timed if n >= LAW_FROM and n in forward.index and n in evaluations.index]
-    if not depths:
-        yield Test(method, "clock", quantity, gap=view.reasons("clock", method, baseline, "forward"))
-        return
+    forward = view.rows(baseline, "clock", "time / forward")[column]
+    return theory.time_ratio(evaluations[n], n, forward[n] - 1)
 
-    def law(n: int, column: str = "value") -> float:
-        return theory.time_ratio(evaluations[n], n, forward[column][n] - 1)
 
-    n = depths[-1]
-    predicted, (least, most) = law(n), sorted((law(n, "low"), law(n, "high")))
-    found = widened(timed[n], least / predicted, most / predicted)
+def over_the_law(view: View, method: str, baseline: str) -> dict[int, float]:
+    """Measured over predicted time, by depth."""
+    timed = timed_by_depth(view, method, baseline)
+    return {n: found.value / by_law(view, method, baseline, n) for n, found in timed.items()}
+
+
+def _at_the_largest_depth(view: View, method: str, baseline: str) -> Test:
+    """The law's b is measured: the error of that widens the interval of what is held against the law."""
+    timed = timed_by_depth(view, method, baseline)
+    test = Test(method, "clock", f"time / {baseline}")
+    if not timed:
+        return replace(test, gap=view.reasons("clock", method, baseline, "forward"))
+    n = max(timed)
+    predicted = by_law(view, method, baseline, n)
+    least, most = sorted(by_law(view, method, baseline, n, column) / predicted for column in ("low", "high"))
+    b, low, high = (view.rows(baseline, "clock", "time / forward")[name][n] - 1 for name in ("value", "low", "high"))
+    each = view.series(method, "count", "evaluations")[n] / n
     why = (
-        f"b = {forward['value'][n] - 1:.1f} [{forward['low'][n] - 1:.1f}, {forward['high'][n] - 1:.1f}] (backward over "
-        f"forward of {baseline}; its error is in the interval), {evaluations[n] / n:.2f} evaluations a layer; "
-        f"the lecture's b = 2 would give {theory.time_ratio(evaluations[n], n, 2):.2f}."
+        f"b = {b:.1f} [{low:.1f}, {high:.1f}] (backward over forward of {baseline}; its error is in the interval), "
+        f"{each:.2f} evaluations a layer; the lecture's b = 2 would give {theory.time_ratio(each * n, n, 2):.2f}."
     )
-    band = within(predicted, RATIO_MARGIN, LAW_MARGIN)
-    yield Test(method, "clock", quantity, band, found, f"n={n}", predicted, why=why, cause=CAUSES[baseline])
-    evaluations, forward = view.series(method, "count", "evaluations"), view.rows(baseline, "clock", "time / forward")
-    view.rows(method, "clock", quantity)
-    shares = [timed[k].value / law(k) for k in depths]
-    over = clock.exponentiated(clock.ordered_interval(np.log(shares)))
+    band, found = within(predicted, RATIO_MARGIN, LAW_MARGIN), widened(timed[n], least, most)
+    return replace(
+        test, band=band, found=found, at=f"n={n}", predicted=predicted, why=why, cause=_cause(view, method, baseline)
+    )
+
+
+def _over_depths(view: View, method: str, baseline: str) -> Iterator[Test]:
+    shares = list((by_depth := over_the_law(view, method, baseline)).values())
+    if not shares:
+        return  # the row at the largest depth says why
     yield Test(
         method,
         "clock",
-        f"{quantity} / the law's",
+        f"time / {baseline} / the law's",
         within(1.0, RATIO_MARGIN, LAW_MARGIN),
-        Found(*over, len(shares)),
-        f"n from {depths[0]}",
+        Found(*clock.exponentiated(clock.ordered_interval(np.log(shares))), len(shares)),
+        f"n from {min(by_depth)}",
         1.0,
         why=f"The median over depths; smallest {min(shares):.2f}, largest {max(shares):.2f}.",
-        cause=CAUSES[baseline],
+        cause=_cause(view, method, baseline),
     )
+
+
+def _cause(view: View, method: str, baseline: str) -> Cause | None:
+    """Beside plain jax.grad, which writes three residuals a layer; both sides of the executor write what they store."""
+    return law.cause(rows_of_the_law(view), method) if baseline == "vanilla" else None
 
 
 def swept(view: View) -> bool:
@@ -122,7 +133,8 @@ def sqrt_time(view: View) -> Iterator[Test]:
     if not view.asked_sizes("sqrt"):
         return
     for baseline in ("vanilla", "store_all"):
-        yield from law_of_time(view, "sqrt", baseline)
+        yield _at_the_largest_depth(view, "sqrt", baseline)
+        yield from _over_depths(view, "sqrt", baseline)
 
 
 def work_and_traffic(view: View) -> Iterator[Test]:
@@ -151,19 +163,10 @@ def allocator_break(view: View) -> Iterator[Test]:
     """Times over the law's where vanilla's residuals are mapped anew, over those where they are not."""
     if not view.attached or view.platform != "cpu" or not swept(view):
         return
-    measured, forward = (
-        view.series("sqrt", "clock", "time / vanilla"),
-        view.series("vanilla", "clock", "time / forward"),
-    )
-    evaluations, temp = view.series("sqrt", "count", "evaluations"), view.series("vanilla", "compiler", "temp")
-    depths = set.intersection(*(set(values.index) for values in (measured, forward, evaluations, temp)))
-    shares = {
-        n: float(measured[n]) / theory.time_ratio(evaluations[n], n, forward[n] - 1)
-        for n in sorted(depths)
-        if n >= LAW_FROM
-    }
-    sides = [[share for n, share in shares.items() if (temp[n] > MAPPED) == above] for above in (True, False)]
-    kept = view.target == KEEPS_PAGES
+    shares, temp = over_the_law(view, "sqrt", "vanilla"), view.series("vanilla", "compiler", "temp")
+    known = [n for n in shares if n in temp.index]
+    sides = [[shares[n] for n in known if (temp[n] > theory.MAPPED) == above] for above in (True, False)]
+    kept = view.target == theory.KEEPS_PAGES
     band = (
         within(1.0, RATIO_MARGIN, "an allocator that keeps its pages has no threshold")
         if kept
@@ -246,7 +249,16 @@ def gruslys(view: View) -> Iterator[Test]:
     yield Test("binomial_50", "compiler", quantity, band, saved, f"n={n}", 0.95, linear=True)
     band = within(1.317, RATIO_MARGIN, "(1950 / 1000 + 2) / 3, where the backward pass takes twice the forward pass")
     time = view.timed("binomial_50", "time / vanilla", n)
-    yield Test("binomial_50", "clock", "time / vanilla", band, time, f"n={n}", 1.317, cause=FRESH_PAGES)
+    yield Test(
+        "binomial_50",
+        "clock",
+        "time / vanilla",
+        band,
+        time,
+        f"n={n}",
+        1.317,
+        cause=_cause(view, "binomial_50", "vanilla"),
+    )
 
 
 def revolve(view: View) -> Iterator[Test]:
@@ -264,7 +276,16 @@ def chen(view: View) -> Iterator[Test]:
     n = max(view.asked_sizes("jax_remat_sqrt"), default=0)
     band = within(1.3, RATIO_MARGIN, "one forward pass more, where it takes 30% of a step")
     time = view.timed("jax_remat_sqrt", "time / vanilla", n)
-    yield Test("jax_remat_sqrt", "clock", "time / vanilla", band, time, f"n={n}", 1.3, cause=FRESH_PAGES)
+    yield Test(
+        "jax_remat_sqrt",
+        "clock",
+        "time / vanilla",
+        band,
+        time,
+        f"n={n}",
+        1.3,
+        cause=_cause(view, "jax_remat_sqrt", "vanilla"),
+    )
 
 
 def advice(view: View) -> Iterator[Advice]:

@@ -4,19 +4,13 @@ from collections.abc import Iterator
 from math import inf, log
 
 import numpy as np
-import pandas as pd
 
+from analysis import theory
 from analysis.verdict import Cause, Claim, Test, at_least, at_most
 from analysis.view import Found, View
 
-MAPPED = 32  # MiB: glibc maps what is larger anew for each request (mallopt(3): the largest threshold)
+MAPPED = theory.MAPPED // 2**20  # MiB
 DEARER = 1.25  # times a byte below the threshold: what a break is
-KEEPS = "cpu-nommap"  # the target whose allocator keeps what it is given back
-
-
-def seconds_a_byte(view: View, method: str) -> "pd.Series[float]":
-    """Seconds a byte that a method moves, by the size of its buffer in MiB."""
-    return (view.series(method, "clock", "time") / view.series(method, "count", "moved")).dropna()
 
 
 def rate(view: View) -> float | None:
@@ -29,7 +23,7 @@ def fresh_pages(view: View) -> Iterator[Test]:
     if not view.attached or view.platform != "cpu":
         return
     quantity = f"seconds a byte of a new buffer, above {MAPPED} MiB / below"
-    keeps = view.target == KEEPS
+    keeps = view.target == theory.KEEPS_PAGES
     band = (
         at_most(DEARER, "an allocator that keeps its pages has no threshold")
         if keeps

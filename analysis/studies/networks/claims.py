@@ -142,19 +142,12 @@ def _time(line: View, network: str, method: str, n: int) -> Test:
     """The ratio of times against that of counted flops."""
     flops = [at(found, n) for found in line.flops(method, "plain")]
     predicted = flops[0] / flops[1] if flops[0] and flops[1] else None
-    test = Test(method, "clock", "time of a step / plain", at=f"network={network}", predicted=predicted, cause=FRESH)
+    cause = law.cause(rows_of_the_law(line, network), method)
+    test = Test(method, "clock", "time of a step / plain", at=f"network={network}", predicted=predicted, cause=cause)
     if predicted is None:
         return test
     band = within(predicted, RATIO_MARGIN, "the ratio of flops, where arithmetic dominates")
     return replace(test, band=band, found=line.timed(method, "time / plain", n), why="Predicted by flops.")
-
-
-FRESH = Cause(
-    "measured",
-    "Recomputation costs less than writing the residuals to fresh memory and reading them: see "
-    "work-and-traffic-networks.",
-    "below",
-)
 
 
 def losses(line: View, method: str) -> "pd.Series[float]":

@@ -1,6 +1,7 @@
 """The figure of the study ``remat``: what checkpointing leaves of the memory, by form and target."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -55,8 +56,12 @@ def survival(found: Sequence[Cell]) -> Figure:
             mine = [cell for cell in found if cell.target == target]
             where = np.array([forms.index(cell.form) for cell in mine]) + (i - (len(targets) - 1) / 2) * height
             shares = [cell.planned / cell.plain for cell in mine]
-            look = {"color": COLOURS[i % len(COLOURS)], "hatch": HATCHES[i % len(HATCHES)], "edgecolor": "white"}
-            ax.barh(where, shares, 0.92 * height, label=target, **look)  # type: ignore[arg-type]
+            look: dict[str, Any] = {
+                "color": COLOURS[i % len(COLOURS)],
+                "hatch": HATCHES[i % len(HATCHES)],
+                "edgecolor": "white",
+            }
+            ax.barh(where, shares, 0.92 * height, label=target, **look)
             for y, share, cell in zip(where, shares, mine, strict=True):
                 said = f"{cell.left}/{cell.written}"
                 ax.annotate(said, (share, y), (3, 0), textcoords="offset points", va="center", fontsize=8)
