@@ -1,5 +1,6 @@
 """What programs take on devices, attached or not: memory by method and target, and how large a program fits."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,12 +9,10 @@ import pandas as pd
 from analysis.frame import Results, parameters
 from analysis.view import View, plainly
 
-DEPTHS = (144, 1024)  # those at which targets are compared
-
 
 @dataclass(frozen=True)
 class Planned:
-    """What the compilers plan for a method at one depth, in activations, by target; None where it was not compiled."""
+    """What the compilers plan for a method at one size, in activations, by target; None where it was not compiled."""
 
     method: str
     depth: int
@@ -22,18 +21,24 @@ class Planned:
 
 
 def by_target(views: Sequence[View]) -> list[Planned]:
-    """Planned memory by method and depth, a column for each of the views, which differ by target alone."""
-    rows = []
-    for depth in DEPTHS:
-        for method in dict.fromkeys(name for view in views for name in view.frame["method"].unique()):
-            planned = tuple(_at(view.planned(method), depth) for view in views)
-            if any(value is not None for value in planned):
-                rows.append(Planned(method, depth, _at(views[0].series(method, "count", "slots"), depth), planned))
-    return rows
+    """Planned memory by method, a column for each of the views, which differ by target alone.
+
+    At the largest size at which most methods were compiled, and at the largest of all.
+    """
+    methods = list(dict.fromkeys(name for view in views for name in view.methods))
+    planned = {method: [view.planned(method) for view in views] for method in methods}
+    compiled = Counter(n for found in planned.values() for n in {n for values in found for n in values.index})
+    shown = sorted({max(compiled, key=lambda n: (compiled[n], n)), max(compiled)}) if compiled else []
+    return [
+        Planned(method, n, _at(views[0].series(method, "count", "slots"), n), tuple(_at(values, n) for values in found))
+        for n in shown
+        for method, found in planned.items()
+        if any(n in values.index for values in found)
+    ]
 
 
-def _at(values: "pd.Series[float]", depth: int) -> float | None:
-    return float(values[depth]) if depth in values.index else None
+def _at(values: "pd.Series[float]", n: int) -> float | None:
+    return float(values[n]) if n in values.index else None
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,13 @@
-"""``python -m analysis.false_rates RESULTS``: how often each rule on times is wrong, under the noise that was recorded.
+"""``python -m analysis.false_rates RESULTS``: how often each noisy rule is wrong, under the noise that was recorded.
 
-For each noisy verdict of a result its quantity is given a truth of our choosing, numbers are drawn about that truth as
-the run's own noise has them (between processes; the shape of the noise is that of all processes of the run), and the
-rule and the judge are asked again. With the truth as predicted a verdict of ``refuted`` is false; with the truth just
-outside the band, or at twice or five times its half-width, one of ``confirmed`` is.
+For each noisy test of a result its quantity is given a truth of our choosing, numbers are drawn about that truth as
+the run's own noise has them (times: between processes, the shape of the noise is that of all processes of the run;
+other rulers: normal, as wide as their intervals), and the rule and the judge are asked again. With the truth as
+predicted a verdict of ``refuted`` is false; with the truth just outside the band, or at twice or five times its
+half-width, one of ``confirmed`` is.
 """
 
+import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,32 +19,38 @@ import pandas as pd
 from scipy import stats
 
 from adcost.rulers import clock
+from adcost.suite.vocabulary import Interval
 from analysis import frame, studies
 from analysis.coverage import paired
 from analysis.frame import Results, parameters
-from analysis.rules import exponent
-from analysis.verdict import Test, Verdict, judge
+from analysis.verdict import Noise, Test, judge, put
+from analysis.view import Found, views
 
-DRAWS, FITS = 400, 60  # of a ratio at one size, and of a fit over sizes
+DRAWS, FITS = 400, 60  # of one number, and of a number that is made of several
 OUTSIDE = (1.02, 2.0, 5.0)  # times the band's half-width: where the truth lies that must not be confirmed
 UNIT = log(1.1)  # the half-width of a band that is open to one side
 ALLOWED = 0.05
-Drawn = Callable[[float], tuple[float, float, float]]  # a truth to an interval about it
+WRONG = 3  # the exit status where a rule is wrong more often
+NORMAL = float(stats.norm.ppf((1 + clock.CONFIDENCE) / 2))
+Find = Callable[[float], Found]  # a truth to what is found about it
 
 
 @dataclass(frozen=True)
 class Rate:
-    """A rule's false verdicts: of how many rows, and the shares with the truth as predicted and outside the band."""
+    """A rule's false verdicts: of how many rows and draws, and the shares with the truth as predicted and outside."""
 
     claim: str
     quantity: str
     rows: int
+    draws: int
     refuted: float
     confirmed: tuple[float, ...]
 
     @property
     def kept(self) -> bool:
-        return max(self.refuted, *self.confirmed) <= ALLOWED
+        """Is no share above what is allowed, but for the chance of so many draws?"""
+        most = round(max(self.refuted, *self.confirmed) * self.draws)
+        return bool(stats.binomtest(most, self.draws, ALLOWED, "greater").pvalue > 1 - clock.CONFIDENCE)
 
 
 def shape_of_noise(timings: pd.DataFrame) -> np.ndarray:
@@ -56,98 +64,102 @@ def shape_of_noise(timings: pd.DataFrame) -> np.ndarray:
     return np.concatenate(found) if found else np.array([])
 
 
-def rates(results: Results) -> Iterator[Rate]:
-    """Every rule on times of the claims that the results hold, each over all of its rows."""
-    shape = shape_of_noise(results.timings)
-    if not len(shape):
-        raise ValueError("the results know one process alone: measure again with adcost 0.4")
+def rates(results: Results, shape: np.ndarray) -> Iterator[Rate]:
+    """Every noisy rule of the claims that the results hold, each over all of its rows."""
     rng = np.random.default_rng(0)
     by_rule: dict[tuple[str, str], list[tuple[float, ...]]] = {}
     by_id = results.frame.set_index("id")
-    for verdict in studies.verdicts(results):
-        if verdict.p is None or verdict.ruler != "clock" or verdict.processes < 1:
-            continue
-        found = _simulated(verdict, by_id, shape, rng)
-        if found is not None:
-            by_rule.setdefault((verdict.claim, verdict.quantity), []).append(found)
-    for (claim, quantity), shares in by_rule.items():
-        refuted, *confirmed = np.mean(shares, axis=0)
-        yield Rate(claim, quantity, len(shares), float(refuted), tuple(map(float, confirmed)))
+    seen = views(results)
+    for claim in studies.CLAIMS:
+        for view in (view for view in seen if view.study == claim.study):
+            for test, _, rows in put(claim, view):
+                if test.noisy:
+                    found = simulated(test, by_id.loc[list(rows)], shape, rng)
+                    by_rule.setdefault((claim.id, test.quantity), []).append(found)
+    for (claim_id, quantity), each in by_rule.items():
+        draws, refuted, *confirmed = np.sum(each, axis=0) / [1, *[len(each)] * (1 + len(OUTSIDE))]
+        yield Rate(claim_id, quantity, len(each), int(draws), float(refuted), tuple(map(float, confirmed)))
 
 
-def _simulated(
-    verdict: Verdict, by_id: pd.DataFrame, shape: np.ndarray, rng: np.random.Generator
-) -> tuple[float, ...] | None:
-    """Share refuted with the truth as predicted, and shares confirmed outside; None of a rule that is not simulated."""
-    linear = verdict.quantity.startswith("exponent")
-    if linear:
-        drawn, count = _of_an_exponent(verdict, by_id, shape, rng), FITS
-    elif verdict.processes > 1:
-        drawn, count = _of_a_ratio(verdict, shape, rng), DRAWS
-    else:
-        return None
-    if drawn is None or verdict.band_low is None or verdict.band_high is None:
-        return None
-    truth, outside = _truths(verdict, linear)
-    shares = []
+def simulated(test: Test, rows: pd.DataFrame, shape: np.ndarray, rng: np.random.Generator) -> tuple[float, ...]:
+    """How many draws, the share refuted with the truth as predicted, and shares confirmed with it outside the band."""
+    assert test.band is not None
+    one = test.again is None
+    find, count = (_of_one(test, shape, rng), DRAWS) if one else (_of_several(test, rows, shape, rng), FITS)
+    truth, outside = truths(test)
+    found = [float(count)]
     for kind, value in [("refuted", truth), *(("confirmed", value) for value in outside)]:
-        kinds = [judge(verdict.band_low, verdict.band_high, *drawn(value)) for _ in range(count)]
-        shares.append(sum(found == kind for found in kinds) / count)
-    return tuple(shares)
+        kinds: list[str] = [judge(*test.band[:2], *find(value)[:3]) for _ in range(count)]
+        found.append(kinds.count(kind) / count)
+    return tuple(found)
 
 
-def _truths(verdict: Verdict, linear: bool) -> tuple[float, list[float]]:
+def truths(test: Test) -> tuple[float, list[float]]:
     """A truth as predicted, and those outside the band; ratios on a logarithmic scale."""
-    assert verdict.band_low is not None
-    assert verdict.band_high is not None
-    ends = [
-        end if linear or not isfinite(end) else log(max(end, 1e-12)) for end in (verdict.band_low, verdict.band_high)
-    ]
+    assert test.band is not None
+    ends = [end if test.linear or not isfinite(end) else log(max(end, 1e-12)) for end in test.band[:2]]
     if isfinite(ends[0]) and isfinite(ends[1]):
         middle, half = sum(ends) / 2, (ends[1] - ends[0]) / 2
-        truths = [middle, *(middle + factor * half for factor in OUTSIDE)]
+        found = [middle, *(middle + factor * half for factor in OUTSIDE)]
     else:
         edge, sign = (ends[1], 1) if isfinite(ends[1]) else (ends[0], -1)
-        truths = [edge - sign * UNIT, *(edge + sign * (factor - 1) * UNIT for factor in OUTSIDE)]
-    first, *outside = truths if linear else map(exp, truths)
+        inside = test.beside if test.linear and test.beside is not None else edge - sign * UNIT
+        found = [inside, *(edge + sign * (factor - 1) * UNIT for factor in OUTSIDE)]
+    first, *outside = found if test.linear else map(exp, found)
     return first, outside
 
 
-def _of_a_ratio(verdict: Verdict, shape: np.ndarray, rng: np.random.Generator) -> Drawn | None:
-    """A ratio at one size, with the noise between processes that its own interval has."""
-    assert verdict.low is not None
-    assert verdict.high is not None
-    if not (verdict.low > 0 and verdict.high < inf):
-        return None
-    k = verdict.processes
-    deviation = log(verdict.high / verdict.low) / 2 * k**0.5 / float(stats.t.ppf((1 + clock.CONFIDENCE) / 2, k - 1))
+def _of_several(test: Test, rows: pd.DataFrame, shape: np.ndarray, rng: np.random.Generator) -> Find:
+    """The rule asked again, with numbers that are off as those that it read.
 
-    def drawn(truth: float) -> tuple[float, float, float]:
-        medians = log(truth) + deviation * rng.choice(shape, k)
-        return clock.exponentiated(clock.over_processes([np.array([median]) for median in medians]).interval)
+    Each has the noise of its own size where the rule used all that it read, otherwise that of any.
+    """
+    assert test.again is not None
+    again, known = test.again, _deviations(test, rows) if len(rows) else np.zeros(1)
+
+    def factors(k: int) -> np.ndarray:
+        deviations = known if len(known) == k else rng.choice(known, k)
+        return np.exp(deviations * (rng.choice(shape, k) if test.ruler == "clock" else rng.standard_normal(k)))
+
+    return lambda truth: again(truth, Noise(factors, rng))
+
+
+def _of_one(test: Test, shape: np.ndarray, rng: np.random.Generator) -> Find:
+    """A number with the noise that its own interval has: of so many processes, or else normal."""
+    found = test.found
+    assert found is not None
+    ends = np.array([found.low, found.high]) if test.linear else np.log(np.maximum([found.low, found.high], 0))
+    if not np.isfinite(ends).all():
+        return lambda truth: Found(truth, -inf, inf)
+    half = float(ends[1] - ends[0]) / 2
+    k = found.processes
+    degrees = found.degrees or (k - 1 if k > 1 else inf)
+    deviation = half / float(stats.t.ppf((1 + clock.CONFIDENCE) / 2, degrees))
+
+    def drawn(truth: float) -> Found:
+        middle = truth if test.linear else log(truth)
+        if test.ruler == "clock" and k > 1 and not test.linear:
+            medians = middle + deviation * k**0.5 * rng.choice(shape, k)
+            return Found(
+                *clock.exponentiated(clock.over_processes([np.array([median]) for median in medians]).interval)
+            )
+        value = middle + deviation * rng.standard_normal()
+        number = Interval(value, value - half, value + half)
+        return Found(*(number if test.linear else clock.exponentiated(number)))
 
     return drawn
 
 
-def _of_an_exponent(verdict: Verdict, by_id: pd.DataFrame, shape: np.ndarray, rng: np.random.Generator) -> Drawn | None:
-    """A power of the size, at the sizes and with the noise of the rows that the rule read."""
-    rows = by_id.loc[list(verdict.rows)]
-    rows = rows[(rows["ruler"] == "clock") & (rows["method"] == verdict.method) & (rows["processes"] > 1)]
-    rows = rows[rows["quantity"] == rows["quantity"].iloc[0]] if len(rows) else rows
-    names = [name for name in parameters(rows) if rows[name].nunique() > 1]
-    if len(rows) == 0 or not names or verdict.predicted is None:
-        return None
-    sizes = rows[max(names, key=lambda name: rows[name].nunique())].to_numpy(float)
-    deviations = (rows["between"] / rows["processes"] ** 0.5).to_numpy(float)
-    predicted = verdict.predicted
-
-    def drawn(truth: float) -> tuple[float, float, float]:
-        values = sizes**truth * np.exp(deviations * rng.choice(shape, len(sizes)))
-        test = Test(verdict.method, "clock", verdict.quantity, predicted=predicted)
-        found = exponent(test, pd.Series(values, index=sizes.astype(int)).sort_index(), "").found
-        return (np.nan, -inf, inf) if found is None else found[:3]
-
-    return drawn
+def _deviations(test: Test, rows: pd.DataFrame) -> np.ndarray:
+    """Of the numbers that a rule read, in the order of their sizes: the deviation of each one's logarithm."""
+    mine = rows[(rows["ruler"] == test.ruler) & (rows["method"] == test.method.split(" / ")[0]) & (rows["low"] > 0)]
+    if len(mine) == 0:
+        return np.zeros(1)
+    mine = mine[mine["quantity"] == mine["quantity"].iloc[-1]]
+    mine = mine.sort_values([name for name in parameters(mine) if mine[name].nunique() > 1])
+    timed = mine["between"] / mine["processes"] ** 0.5
+    bounded = np.log(mine["high"] / mine["low"]) / 2 / NORMAL
+    return timed.fillna(bounded).to_numpy(float)
 
 
 def table(found: Sequence[Rate]) -> str:
@@ -161,14 +173,30 @@ def table(found: Sequence[Rate]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    paths = [Path(word) for word in (sys.argv[1:] if arguments is None else arguments)]
+    parser = argparse.ArgumentParser("python -m analysis.false_rates", description=(__doc__ or "").split("\n\n")[1])
+    parser.add_argument("results", nargs="+", type=Path)
+    parser.add_argument("-o", "--output", type=Path, help="where the table is also written")
+    given = parser.parse_args(arguments)
     try:
-        found = list(rates(frame.read(paths)))
+        results = frame.read(given.results)
     except ValueError as error:
         print(f"false_rates: {error}", file=sys.stderr)
         return 2
-    print(table(found))
-    return 0 if all(rate.kept for rate in found) else 1
+    shape = shape_of_noise(results.timings)
+    if len(shape) == 0:
+        print("false_rates: needs times of three processes or more; `make report` takes them", file=sys.stderr)
+        return 2
+    if given.output is not None:
+        given.output.parent.mkdir(parents=True, exist_ok=True)
+    found = list(rates(results, shape))
+    written = table(found)
+    print(written)
+    if given.output is not None:
+        given.output.write_text(written + "\n")
+    wrong = [rate for rate in found if not rate.kept]
+    for rate in wrong:
+        print(f"false_rates: more than {ALLOWED:.0%} of `{rate.claim}`, {rate.quantity}, are false", file=sys.stderr)
+    return WRONG if wrong else 0
 
 
 if __name__ == "__main__":

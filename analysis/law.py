@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import pandas as pd
-from scipy import stats
 
+from analysis.rules import share
 from analysis.verdict import Cause, Test, at_least
-from analysis.view import Found, View
+from analysis.view import View
 
 NEAR = 0.15  # of the predicted time
 LITTLE = 0.8  # of plain backprop's memory: more does not fix what memory costs
@@ -81,13 +81,11 @@ def put(view: View, found: list[Row], plain: str, fixed_by: str, at: str = "") -
     quantity = f"share of methods and sizes within {NEAR:.0%} of the law with traffic"
     band = at_least(SHARE, "one in twenty may be off: what a call costs, and caches, are not in the law")
     gap = view.reasons("clock", plain, fixed_by, "forward")
-    test = Test(f"against {plain}", "clock", quantity, band, at=at, beside=1.0, gap=gap, linear=True)
+    test = Test(f"against {plain}", "clock", quantity, band, at=at, beside=1.0, gap=gap)
     if not found:
         yield test
         return
     near = sum(abs(row.off) <= NEAR for row in found)
-    interval = stats.binomtest(near, len(found)).proportion_ci(method="wilson")
-    share = Found(near / len(found), float(interval.low), float(interval.high), len(found))
     alone = sum(abs(row.measured / row.by_evaluations - 1) <= NEAR for row in found) / len(found)
     worst = max(found, key=lambda row: abs(row.off))
     omegas = sorted(row.omega for row in found)
@@ -96,4 +94,4 @@ def put(view: View, found: list[Row], plain: str, fixed_by: str, at: str = "") -
         f"{worst.method} at {worst.n}: {worst.measured:.2f} where {worst.predicted:.2f} is predicted. By evaluations "
         f"alone {alone:.0%} are as near."
     )
-    yield replace(test, found=share, why=why)
+    yield replace(share(test, near, len(found)), why=why)

@@ -7,26 +7,42 @@ from analysis.view import View
 
 
 def saved_nothing(view: View, margin: float = 0.05) -> list[tuple[str, int, float, str, float]]:
-    """Methods that recompute, and yet the compiler plans no less memory for them than for plain ``jax.grad``.
+    """Methods that recompute, and yet the compiler plans no less memory for them than where nothing is recomputed.
 
-    A method is compared with plain ``jax.grad`` of its own form: an unrolled one with ``vanilla_unrolled``, any other
-    with ``vanilla``. Rows are (method, n, temp in activations, plain method, its temp), at the largest depth that both
-    have; less than ``margin`` below counts as not less.
+    A method is compared with the plain one of its form: without a loop, or with one. Rows are (method, n, temp in
+    activations, plain method, its temp), at the largest depth that both have; less than ``margin`` below counts as not
+    less.
     """
     found = []
-    for method in view.frame["method"].unique():
-        traits = view.traits(str(method))
-        plain = "vanilla_unrolled" if traits and traits.form == "unrolled" else "vanilla"
-        least = view.planned(plain)
-        evaluations = view.series(method, "count", "evaluations")
-        temp = view.planned(method)
+    for method in view.methods:
+        plain = _plain(view, method)
+        if plain is None:
+            continue
+        evaluations, temp, least = (
+            view.series(method, "count", "evaluations"),
+            view.planned(method),
+            view.planned(plain),
+        )
         depths = temp.index.intersection(evaluations.index).intersection(least.index)
         if len(depths) == 0:
             continue
         n = depths.max()
         if evaluations[n] > n and temp[n] > (1 - margin) * least[n]:
-            found.append((str(method), int(n), float(temp[n]), plain, float(least[n])))
+            found.append((method, int(n), float(temp[n]), plain, float(least[n])))
     return found
+
+
+def _plain(view: View, method: str) -> str | None:
+    """The first method, the study's baselines before others, that has a loop if this one has, and computes each layer
+    once.
+    """
+    known = {name: traits for name in view.methods if (traits := view.traits(name)) and traits.differentiates}
+    unrolled = {name: traits.form == "unrolled" for name, traits in known.items()}
+    for name in dict.fromkeys([*view.told.get("baselines", ()), *unrolled]):
+        counted = view.series(name, "count", "evaluations")
+        if unrolled.get(name) == unrolled.get(method) and len(counted) and (counted == counted.index).all():
+            return str(name)
+    return None
 
 
 RULERS_AGREE = 0.02  # relative: the process ruler's own error on programs whose truth is known

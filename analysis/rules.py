@@ -4,11 +4,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from math import inf
 
+import numpy as np
 import pandas as pd
+from scipy import stats
 
 from adcost.rulers import process
 from analysis import fit
-from analysis.verdict import EXPONENT_MARGIN, Test, around, exactly
+from analysis.verdict import EXPONENT_MARGIN, Noise, Test, around, exactly
 from analysis.view import Found, View
 
 MARGIN = "a tenth tells exponents apart that differ by a half, under a fixed cost"
@@ -37,17 +39,42 @@ def exponent(
         return banded
     falling = test.predicted < 0
     try:
-        fitted = fit.exponent(list(known.index), list(1 / known if falling else known), resolution)
+        fitted = _fitted(known, falling, resolution)
     except ValueError as error:
         return replace(banded, gap=f"{error}.{left_out}")
     first, last = known.index[0], known.index[-1]
     why = f"From {known.iloc[0]:.4g} {unit} at {n} = {first} to {known.iloc[-1]:.4g} at {n} = {last}"
     shape = f"{fitted.a:.3g} + {fitted.b:.3g} {n}^{fitted.value:.3f}"
     why += f"; it {fitted.note} {unit}." if fitted.note else f": {f'1 / ({shape})' if falling else shape}."
+
+    def again(truth: float, noise: Noise) -> Found:
+        powers = (known.index.to_numpy(float) / float(np.median(known.index))) ** truth
+        drawn = known.median() * powers * noise.factors(len(known))
+        return _of_the_exponent(_fitted(pd.Series(drawn, known.index), falling, resolution), falling)
+
+    return replace(banded, found=_of_the_exponent(fitted, falling), why=why + left_out, again=again)
+
+
+def _fitted(values: "pd.Series[float]", falling: bool, resolution: float) -> fit.Exponent:
+    return fit.exponent(list(values.index), list(1 / values if falling else values), resolution)
+
+
+def _of_the_exponent(fitted: fit.Exponent, falling: bool) -> Found:
     found = Found(fitted.value, fitted.low, fitted.high, fitted.points, degrees=fitted.degrees)
-    if falling:
-        found = found._replace(value=-found.value, low=-found.high, high=-found.low)
-    return replace(banded, found=found, why=why + left_out)
+    return found._replace(value=-found.value, low=-found.high, high=-found.low) if falling else found
+
+
+def share(test: Test, right: int, of: int) -> Test:
+    """How many of so many are right, with Wilson's interval."""
+
+    def found(right: int) -> Found:
+        interval = stats.binomtest(right, of).proportion_ci(method="wilson")
+        return Found(right / of, float(interval.low), float(interval.high), of)
+
+    def again(truth: float, noise: Noise) -> Found:
+        return found(int(noise.rng.binomial(of, truth)))
+
+    return replace(test, found=found(right), linear=True, again=again)
 
 
 def memory_exponents(view: View, method: str, predicted: float) -> Iterator[Test]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import GeneratorType
 from typing import Literal, NamedTuple
 
+import numpy as np
 from scipy import stats
 
 from adcost.rulers.clock import CONFIDENCE
@@ -77,6 +78,18 @@ UNKNOWN = Cause("unknown", "")
 
 
 @dataclass(frozen=True)
+class Noise:
+    """Noise as it was recorded: ``factors(k)`` are what k numbers are off by; ``rng`` draws what is not a factor."""
+
+    factors: Callable[[int], "np.ndarray"]
+    rng: np.random.Generator
+
+
+# What a rule finds in numbers about a truth, for a number that is made of several.
+Again = Callable[[float, Noise], Found]
+
+
+@dataclass(frozen=True)
 class Test:
     """What a rule puts to the judge.
 
@@ -96,6 +109,8 @@ class Test:
         In words: what the number rests on; and the reason, where theory failed.
     linear
         Is the quantity's scale linear? That of ratios is logarithmic.
+    again
+        How the number would be found again, for the rate of false verdicts; a ratio at one size need not say it.
     """
 
     __test__ = False  # not one of pytest's
@@ -112,6 +127,17 @@ class Test:
     cause: Cause | None = None
     gap: str = ""
     linear: bool = False
+    again: Again | None = None
+
+    @property
+    def noisy(self) -> bool:
+        """Would another run find another number?"""
+        return (
+            self.found is not None
+            and self.band is not None
+            and self.ruler in NOISY
+            and self.found.low != self.found.high
+        )
 
 
 Rule = Callable[[View], Iterator[Test]]
@@ -209,14 +235,14 @@ def verdicts(claims: Iterable[Claim], views: Sequence[View]) -> list[Verdict]:
     for claim in claims:
         for view in (view for view in views if view.study == claim.study):
             apart = differences(view, views)
-            for test, rule, rows in _put(claim, view):
+            for test, rule, rows in put(claim, view):
                 verdict = _stamped(test, claim, view, apart, rule, rows)
                 words = (verdict.claim, verdict.method, verdict.ruler, verdict.target, verdict.dtype)
                 found.setdefault((*words, verdict.workload, verdict.quantity, verdict.at), verdict)
     return _adjusted(list(found.values()))
 
 
-def _put(claim: Claim, view: View) -> Iterator[tuple[Test, str, tuple[int, ...]]]:
+def put(claim: Claim, view: View) -> Iterator[tuple[Test, str, tuple[int, ...]]]:
     """A claim's tests, each with the line that put it and the rows that were read for it."""
     view.read.clear()
     tests = claim.rule(view)
@@ -241,8 +267,7 @@ def _stamped(test: Test, claim: Claim, view: View, apart: str, rule: str, rows: 
     ends = (band.low, band.high) if band is not None else (None, None)
     number = (found.value, found.low, found.high) if found is not None else (None, None, None)
     kind = judge(*ends, *number)
-    noisy = found is not None and test.ruler in NOISY and found.low != found.high
-    power = _power(test) if noisy else None
+    power = _power(test) if test.noisy else None
     if found is None:
         words = [test.gap or test.why or view.reasons(test.ruler, *test.method.split(" / "))]
     else:
@@ -280,7 +305,7 @@ def _stamped(test: Test, claim: Claim, view: View, apart: str, rule: str, rows: 
         verdict=kind,
         points=found.points if found is not None else 0,
         processes=found.processes if found is not None else 0,
-        p=_p(test) if noisy else None,
+        p=_p(test) if test.noisy else None,
         adjusted=None,
         power=power,
         cause=cause.known if kind == "refuted" else None,

@@ -23,6 +23,7 @@ class Traits:
     needs: Sequence[str]
     flags: Sequence[str]
     variant_of: str
+    differentiates: bool = True
 
 
 class Found(NamedTuple):

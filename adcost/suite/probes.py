@@ -41,8 +41,7 @@ def probes(
     beside = {**target.environment, **(environment or {})}
     flags = " ".join(filter(None, (os.environ.get("XLA_FLAGS"), beside.get("XLA_FLAGS"))))
     complete = {**os.environ, **UNCHECKED, **beside, "XLA_FLAGS": flags}
-    started: list[Child] = []
-    alive: list[Child] = []
+    alive: list[Child] = []  # the probe and its sampler
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as errors:
         note = Path(folder) / "note"
         probe_command = ["-m", "adcost.suite.probe", str(note), *map(str, folders)]
@@ -52,21 +51,24 @@ def probes(
             child = subprocess.Popen(
                 [sys.executable, *command], stdin=pipe, stdout=pipe, stderr=stderr, bufsize=0, env=complete
             )
-            started.append(child)
+            alive.append(child)
             return child
 
-        def ask(request: Request, limit: float) -> Iterator[Reply]:
-            if alive and (fresh or alive[0].poll() is not None):  # one that died while nobody asked has no answer
-                for child in alive:
+        def end() -> None:
+            for child in alive:
+                with child:  # its pipes are closed
                     child.kill()
-                alive.clear()
+            alive.clear()
+
+        def ask(request: Request, limit: float) -> Iterator[Reply]:
+            if fresh or (alive and alive[0].poll() is not None):  # one that died while nobody asked has no answer
+                end()
             if not alive:
                 errors.seek(0)
                 errors.truncate()
                 probe = start(probe_command, errors)
                 # By its path: as a module it would import this package, and with it JAX.
-                sampler = start(["-P", str(SAMPLER), str(probe.pid)], subprocess.DEVNULL)
-                alive.extend([probe, sampler])
+                start(["-P", str(SAMPLER), str(probe.pid)], subprocess.DEVNULL)
             probe, sampler = alive
             note.write_text("")
             _send(probe, encoded(request))
@@ -74,9 +76,9 @@ def probes(
                 line = _line(probe, limit)
                 reply = _understood(line)
                 if reply is None:
-                    sampler.kill()
-                    alive.clear()
-                    raise ProbeDied(_bury(probe, limit if line is None else None, errors), note.read_text())
+                    reason = _bury(probe, limit if line is None else None, errors)
+                    end()
+                    raise ProbeDied(reason, note.read_text())
                 if isinstance(reply, Done):
                     return
                 if not isinstance(reply, Watch):
@@ -90,9 +92,7 @@ def probes(
         try:
             yield ask
         finally:
-            for child in started:
-                child.kill()
-                child.wait()
+            end()
 
 
 def _sampled(sampler: Child, limit: float) -> float | None:

@@ -287,6 +287,8 @@ class Study:
         others only at these sizes, if there are any.
     besides
         By profile, the only sizes at which methods are measured that no claim follows.
+    unvaried
+        The profiles that leave out methods' variants.
     dtypes
         Every case is measured in each.
     """
@@ -309,6 +311,7 @@ class Study:
     fit: Fit | None = None
     compared: Mapping[str, Sequence[int]] = field(default_factory=dict)
     besides: Mapping[str, Mapping[str, Sequence[int]]] = field(default_factory=dict)
+    unvaried: tuple[str, ...] = ()
     dtypes: tuple[str, ...] = ("float32",)
 
     def cases(self, profile: str) -> Iterator[Case]:
@@ -316,9 +319,10 @@ class Study:
         others = self.besides.get(profile, {})
         for params in self.sizes[profile]:
             for dtype in self.dtypes:
-                for name in self.methods:
+                for name, method in self.methods.items():
                     case = Case(self.name, name, tuple(params.items()), dtype)
-                    if self.affords(case) and (self.methods[name].followed or _among(case, others)):
+                    left_out = method.variant_of and profile in self.unvaried
+                    if not left_out and (method.followed or _among(case, others)) and self.affords(case):
                         yield case
 
     def witnesses(self, case: Case) -> bool:
@@ -366,6 +370,7 @@ def described(studies: Iterable[Study]) -> dict[str, Any]:
                     "needs": list(method.needs),
                     "flags": list(method.flags),
                     "variant_of": method.variant_of,
+                    "differentiates": method.differentiates,
                 }
                 for name, method in study.methods.items()
             },

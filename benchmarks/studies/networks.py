@@ -398,7 +398,8 @@ STUDY = Study(
     baselines=("plain", "forward"),
     together=("network", "depth", "batch", "steps", "segments"),
     in_turn=("network", "depth", "batch", "steps"),
-    compared={"depth": tuple({depth for depth, _ in COMPARED.values()}), "segments": (0,)},
+    compared={"depth": tuple({depth for depth, _ in COMPARED.values()}), "segments": (0,), "steps": (1,)},
+    unvaried=("quick",),  # there the study ``remat`` has the variants of jax.checkpoint
     fit=Fit(
         "batch",
         lambda case: {"network": LARGE[case.word("network")], "depth": LARGE_DEPTH, "steps": 1, "segments": 0},

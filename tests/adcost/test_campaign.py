@@ -1,6 +1,7 @@
 """A case that fails costs only itself, and a run that was cut short goes on from where it was."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import asdict, replace
@@ -13,7 +14,7 @@ from adcost.suite import campaign
 from adcost.suite.campaign import Suite, clock_of, record_group
 from adcost.suite.effort import Effort
 from adcost.suite.journal import EXTRA, Journal, record_from_json
-from adcost.suite.messages import AGAIN
+from adcost.suite.messages import AGAIN, Find
 from adcost.suite.probes import SAMPLER
 from adcost.suite.vocabulary import Case, Missing
 from adcost.targets import TARGETS
@@ -193,6 +194,16 @@ def test_without_an_attached_target_gradients_are_checked_on_the_cpu(toy, tmp_pa
     records = {case.method: found for (case, _), found in suite.journal.records.items()}
     assert {number.ruler for number in records["plain"].numbers} == {"count", "check"}
     assert not records["lying"].correct
+
+
+def test_a_probe_that_is_done_leaves_no_pipe_open():
+    """With a probe for every request, as where the device's own peak is taken, a thousand would not be allowed."""
+    with campaign.probes(CPU, [TOYS], fresh=True) as ask:
+        open_files = []
+        for _ in range(3):
+            list(ask(Find("cpu"), 60))
+            open_files.append(len(os.listdir("/proc/self/fd")))
+    assert open_files[-1] <= open_files[0]
 
 
 def test_the_sampler_sees_another_process_and_imports_no_jax():

@@ -415,7 +415,7 @@ def test_targets_are_laid_side_by_side(tmp_path):
     results = synthetic()
     both = replace(results, frame=pd.concat([results.frame, compiled_for(results, "nvidia-h100", 0.5)]))
     rows = {(row.method, row.depth): row for row in devices.by_target(views(both))}
-    assert rows["vanilla", 144].planned == pytest.approx((435, 217.5))
+    assert rows["vanilla", 256].planned == pytest.approx((771, 385.5))
     list(report.write(both, tmp_path))
     page = (tmp_path / "index.html").read_text()
     assert "nvidia-h100 is a compiler here, not a device" in page

@@ -14,7 +14,7 @@ from analysis.advice import Advice, frontier
 from analysis.fit import LEAST_SIZES
 from analysis.rules import exact, exact_count, memory_exponents
 from analysis.studies.backprop import animation
-from analysis.verdict import RATIO_MARGIN, Cause, Claim, Test, around, at_most, exactly, within
+from analysis.verdict import RATIO_MARGIN, Cause, Claim, Noise, Test, around, at_most, exactly, within
 from analysis.view import Found, View, widened
 
 LAW_FROM = 36  # depths from which the law of time is tested: below, what a call costs besides its layers shows
@@ -71,17 +71,26 @@ def _over_depths(view: View, method: str, baseline: str) -> Iterator[Test]:
     shares = list((by_depth := over_the_law(view, method, baseline)).values())
     if not shares:
         return  # the row at the largest depth says why
+
+    def again(truth: float, noise: Noise) -> Found:  # the error of b, a few percent of a share, is left out
+        return _median_over_depths(truth * noise.factors(len(shares)))
+
     yield Test(
         method,
         "clock",
         f"time / {baseline} / the law's",
         within(1.0, RATIO_MARGIN, LAW_MARGIN),
-        Found(*clock.exponentiated(clock.ordered_interval(np.log(shares))), len(shares)),
+        _median_over_depths(np.array(shares)),
         f"n from {min(by_depth)}",
         1.0,
         why=f"The median over depths; smallest {min(shares):.2f}, largest {max(shares):.2f}.",
         cause=_cause(view, method, baseline),
+        again=again,
     )
+
+
+def _median_over_depths(shares: "np.ndarray") -> Found:
+    return Found(*clock.exponentiated(clock.ordered_interval(np.log(shares))), len(shares))
 
 
 def _cause(view: View, method: str, baseline: str) -> Cause | None:
@@ -178,18 +187,21 @@ def allocator_break(view: View) -> Iterator[Test]:
         reason = "needs two depths on either side of 32 MiB." if shares else view.reasons("clock", "sqrt", "vanilla")
         yield replace(test, gap=reason)
         return
-    logs = [np.log(side) for side in sides]
-    value, half = float(logs[0].mean() - logs[1].mean()), _half_width(*logs)
-    found = Found(float(np.exp(value)), float(np.exp(value - half)), float(np.exp(value + half)), len(shares))
-    yield replace(
-        test, found=found, why=f"Over {len(sides[0])} depths above and {len(sides[1])} below; Welch's interval."
-    )
+
+    def again(truth: float, noise: Noise) -> Found:
+        above, below = (noise.factors(len(side)) for side in sides)
+        return _above_over_below(truth * above, below)
+
+    why = f"Over {len(sides[0])} depths above and {len(sides[1])} below; Welch's interval."
+    yield replace(test, found=_above_over_below(*map(np.array, sides)), why=why, again=again)
 
 
-def _half_width(first: "np.ndarray", second: "np.ndarray") -> float:
-    """Half of Welch's 95% interval of a difference of means."""
-    interval = stats.ttest_ind(first, second, equal_var=False).confidence_interval(clock.CONFIDENCE)
-    return float(interval.high - interval.low) / 2
+def _above_over_below(above: "np.ndarray", below: "np.ndarray") -> Found:
+    """The ratio of two geometric means with Welch's 95% interval."""
+    logs = np.log(above), np.log(below)
+    interval = stats.ttest_ind(*logs, equal_var=False).confidence_interval(clock.CONFIDENCE)
+    value, low, high = np.exp([logs[0].mean() - logs[1].mean(), interval.low, interval.high])
+    return Found(float(value), float(low), float(high), len(above) + len(below))
 
 
 def binomial_optimal(view: View) -> Iterator[Test]:

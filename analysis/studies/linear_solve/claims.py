@@ -10,7 +10,7 @@ from analysis import fit, theory
 from analysis.advice import Advice, least
 from analysis.rounding import largest_error
 from analysis.rules import exact, exponent
-from analysis.verdict import Band, Cause, Claim, Test, at_least, at_most, exactly, within
+from analysis.verdict import Band, Cause, Claim, Noise, Test, at_least, at_most, exactly, within
 from analysis.view import Found, View
 
 ANCHORS = (256, 768, 1024, 1536, 2048)  # orders at which all methods are held against each other
@@ -150,14 +150,27 @@ def _constant(view: View, method: str) -> Test:
         return replace(
             test, gap=f"a slope needs {fit.LEAST_SIZES} sizes, there are {len(timed)}." if len(timed) else ""
         )
-    fitted = fit.slope(list(timed.index), list(1 / timed))
-    c, low, high = (1 / slope if slope > 0 else inf for slope in (fitted.b, fitted.high, fitted.low))
+    fitted, found = _of_the_slope(timed)
+    c = found.value
     visible = 9 * fitted.a * c
     why = (
         f"Forward / backward = {fitted.a:.2f} + n / {c:.1f}: the asymptote is within a tenth from n = {visible:.0f} on "
         f"(by flops from {9 * 3:d} on)."
     )
-    return replace(test, found=Found(c, low, high, len(timed), degrees=fitted.degrees), why=why)
+
+    def again(truth: float, noise: Noise) -> Found:
+        return _of_the_slope(1 / (fitted.a + timed.index / truth) * pd.Series(noise.factors(len(timed)), timed.index))[
+            1
+        ]
+
+    return replace(test, found=found, why=why, again=again)
+
+
+def _of_the_slope(ratios: "pd.Series[float]") -> tuple[fit.Exponent, Found]:
+    """The line of forward / backward in n, and c, one over its slope."""
+    fitted = fit.slope(list(ratios.index), list(1 / ratios))
+    c, low, high = (1 / slope if slope > 0 else inf for slope in (fitted.b, fitted.high, fitted.low))
+    return fitted, Found(c, low, high, len(ratios), degrees=fitted.degrees)
 
 
 def _cheaper(view: View, n: int) -> Test:

@@ -5,22 +5,22 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from adcost.modes import CLOSE_BESIDE
 from adcost.rulers import process
 from analysis import theory
 from analysis.advice import Advice, in_words
 from analysis.fit import LEAST_SIZES
-from analysis.rules import exact, exponent
+from analysis.rules import exact, exponent, share
 from analysis.studies.modes import readings
-from analysis.verdict import Band, Cause, Claim, Test, at_least, at_most, exactly, within
+from analysis.verdict import Band, Cause, Claim, Noise, Test, at_least, at_most, exactly, within
 from analysis.view import Found, View
 
 MAP_DEPTH = 8  # steps at which inputs and outputs vary
 
 LARGE = 2**14  # bytes of a state: the process ruler resolves a MiB, and what forward mode holds is less
 RESOLVED = 0.5  # of an evaluation of f: less growth than that is none
+FEW = 40  # resamples of a boundary where it is found again and again
 ADVICE_RIGHT = 0.9  # of the cells that both can tell
 
 
@@ -113,11 +113,18 @@ def _cheap_gradient(inputs: View, family: str, ruler: str) -> Test:
     if len(ratios) == 0:
         return test
     worst = int(str(ratios.idxmax()))
-    found = exact(float(ratios[worst])) if ruler == "count" else inputs.timed("vjp", "time / function", worst)
-    assert found is not None
-    return replace(
-        test, found=found._replace(points=len(ratios)), why=f"At d = {worst}; the least is {ratios.min():.2f}."
-    )
+    why = f"At d = {worst}; the least is {ratios.min():.2f}."
+    if ruler == "count":
+        return replace(test, found=exact(float(ratios[worst]), len(ratios)), why=why)
+    each = {d: found for d in ratios.index if (found := inputs.timed("vjp", "time / function", d)) is not None}
+
+    def again(truth: float, noise: Noise) -> Found:
+        drawn = ratios * (truth / ratios[worst]) * noise.factors(len(ratios))
+        highest = int(str(drawn.idxmax()))
+        row, shift = each[highest], float(drawn[highest]) / each[highest].value
+        return row._replace(value=row.value * shift, low=row.low * shift, high=row.high * shift)
+
+    return replace(test, found=each[worst]._replace(points=len(ratios)), why=why, again=again)
 
 
 def stores_the_forward_pass(view: View) -> Iterator[Test]:
@@ -165,8 +172,8 @@ def _boundary(view: View, family: str, ruler: str, words: str) -> Test:
     test = Test("jacfwd / jacrev", ruler, f"c in d = c m by {words}", at=at, predicted=predicted, cause=BATCHED)
     if predicted is None:
         return test
-    share = theory.CROSSOVER_MARGIN[ruler]
-    test = replace(test, band=within(predicted, share, "what a flop costs differs between tangents and cotangents"))
+    margin = theory.CROSSOVER_MARGIN[ruler]
+    test = replace(test, band=within(predicted, margin, "what a flop costs differs between tangents and cotangents"))
     cells = readings.cells(view, family, MAP_DEPTH, ruler)
     if not cells:
         return test
@@ -175,20 +182,24 @@ def _boundary(view: View, family: str, ruler: str, words: str) -> Test:
     except ValueError as error:
         return replace(test, gap=f"{error}.")
     why = f"Both cost the same at d = {fitted.c:.2f} m {fitted.b - fitted.a:+.1f}, fitted to {len(cells)} cells."
-    return replace(test, found=Found(fitted.c, fitted.low, fitted.high, len(cells)), why=why)
+
+    def again(truth: float, noise: Noise) -> Found:
+        d, m = np.array(sorted((cell.d, cell.m) for cell in cells), float).T
+        ratios = replace(fitted, c=truth).ratio(d, m) * noise.factors(len(cells))
+        found = readings.resampled(np.stack([d, m, ratios], axis=1), FEW)
+        return Found(found.c, found.low, found.high, len(cells))
+
+    return replace(test, found=Found(fitted.c, fitted.low, fitted.high, len(cells)), why=why, again=again)
 
 
 def _advice(view: View) -> Test:
     band = at_least(ADVICE_RIGHT, "one wrong cell in ten, close to the boundary, costs little")
-    test = Test(
-        "jacfwd / jacrev", "clock", "share of cells in which the advice was right", band, beside=1.0, linear=True
-    )
+    test = Test("jacfwd / jacrev", "clock", "share of cells in which the advice was right", band, beside=1.0)
     held = readings.advice_held(view, MAP_DEPTH)
     outcomes = [cell.outcome for cell in held]
     right, wrong = outcomes.count("right"), outcomes.count("wrong")
     if right + wrong == 0:
         return test
-    interval = stats.binomtest(right, right + wrong).proportion_ci(method="wilson")
     undecided = len(held) - right - wrong
     why = (
         f"which_mode counts flops in the program's text: right in {right} cells, wrong in {wrong}; in {undecided} the "
@@ -196,7 +207,7 @@ def _advice(view: View) -> Test:
         + (", ".join(f"{c.family} d = {c.d}, m = {c.m}" for c in held if c.outcome == "wrong") or "none")
         + "."
     )
-    return replace(test, found=Found(right / (right + wrong), interval.low, interval.high, right + wrong), why=why)
+    return replace(share(test, right, right + wrong), why=why)
 
 
 def from_the_field(view: View) -> Iterator[Test]:

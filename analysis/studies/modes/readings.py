@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import optimize
 
 from adcost.modes import Mode, advised
@@ -12,6 +13,7 @@ from analysis import theory
 from analysis.view import View
 
 RESAMPLES = 200
+Table = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,10 @@ class Boundary:
         """The number of inputs at which both cost the same."""
         return self.c * m + self.b - self.a
 
+    def ratio(self, d: Table, m: Table) -> Table:
+        """jacfwd over jacrev."""
+        return (self.a + d) / (self.b + self.c * m)
+
 
 def boundary(found: list[Cell]) -> Boundary:
     """Fit the cells' ratios in relative error; bootstrap over the cells.
@@ -88,23 +94,27 @@ def boundary(found: list[Cell]) -> Boundary:
     """
     if len(found) < 8:
         raise ValueError(f"a boundary needs 8 cells, there are {len(found)}")
-    return _boundary(tuple(found))
+    return _boundary(tuple((cell.d, cell.m, cell.ratio) for cell in found), RESAMPLES)
 
 
 @cache
-def _boundary(found: tuple[Cell, ...]) -> Boundary:
-    table = np.array([(cell.d, cell.m, cell.ratio) for cell in found], float)
+def _boundary(found: tuple[tuple[float, ...], ...], resamples: int) -> Boundary:
+    return resampled(np.array(found), resamples)
+
+
+def resampled(table: Table, resamples: int) -> Boundary:
+    """The boundary of a table of d, m and ratio."""
     c, a, b = _fitted(table)
     rng = np.random.default_rng(0)
-    picks = (table[rng.integers(len(table), size=len(table))] for _ in range(RESAMPLES))
+    picks = (table[rng.integers(len(table), size=len(table))] for _ in range(resamples))
     low, high = np.quantile([_fitted(pick)[0] for pick in picks], [0.025, 0.975])
     return Boundary(c, min(c, float(low)), max(c, float(high)), a, b, len(table))
 
 
-def _fitted(table: "np.ndarray[tuple[int, int], np.dtype[np.float64]]") -> tuple[float, float, float]:
+def _fitted(table: Table) -> tuple[float, float, float]:
     d, m, ratio = table.T
 
-    def error(logs: "np.ndarray[tuple[int], np.dtype[np.float64]]") -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
+    def error(logs: Table) -> Table:
         c, a, b = np.exp(logs)
         return np.log(a + d) - np.log(b + c * m) - np.log(ratio)
 
