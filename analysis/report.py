@@ -39,7 +39,10 @@ def write(results: Results, folder: Path) -> Iterator[str]:
     results.frame.to_csv(folder / "frame.csv", index=False)
     views = all_views(results)
     sections = [_study(view, views, folder) for view in views]
-    across = [found for alike in _alike(views) if (found := _across(results, alike, folder)) is not None]
+    groups = _alike(views)
+    first = {group[0].study: group for group in reversed(groups)}  # what fits is said of a study once
+    fits = [devices.largest_fits(results, group[0].study) if group is first[group[0].study] else [] for group in groups]
+    across = [found for pair in zip(groups, fits, strict=True) if (found := _across(*pair, folder)) is not None]
     versions, changed = compared(results)
     against, spread = noise.against_itself(results.timings), noise.spread(results.frame, results.timings)
     environment = jinja2.Environment(
@@ -212,12 +215,11 @@ def _alike(views: Sequence[View]) -> list[list[View]]:
     return list(groups.values())
 
 
-def _across(results: Results, views: Sequence[View], folder: Path) -> dict[str, Any] | None:
+def _across(views: Sequence[View], fits: Sequence[devices.Fits], folder: Path) -> dict[str, Any] | None:
     """What is said of several targets at once; None of one target alone."""
     views = [view for view in views if (view.frame["ruler"] == "compiler").any()]
     if not views:
         return None
-    fits = devices.largest_fits(results, views[0].study)
     shown = []
     for found in studies.drawn(views[0].study, "across", views):
         if isinstance(found, Drawn):

@@ -339,9 +339,8 @@ STUDY = Study(
     methods=METHODS,
     sizes={
         "quick": sizes((1, 8, 64, 512), LINE, ("dense",), {"ode": 16384}),
-        "full": sizes(
-            (1, 4, 16, 64, 256, 1024), LINE, tuple(FAMILIES), {"dense": 64, "elementwise": 16384, "ode": 16384}
-        ),
+        # Of a long chain of h cos h float32 keeps no digit of a derivative: it is chaotic, and not swept over depth.
+        "full": sizes((1, 4, 16, 64, 256, 1024), LINE, tuple(FAMILIES), {"dense": 64, "ode": 16384}),
     },
     program=program,
     reference=reference,
