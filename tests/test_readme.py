@@ -162,6 +162,14 @@ def test_the_law_with_traffic_is_quoted_as_the_committed_run_has_it():
     assert f"(`work-and-traffic`: `{row['verdict']}`" in README
 
 
+def test_the_rates_of_memory_are_those_of_the_committed_run():
+    numbers = frame.read([REFERENCE / "latest.json.xz"]).frame
+    fresh = numbers[(numbers["method"] == "fresh") & (numbers["quantity"] == "time") & (numbers["ruler"] == "clock")]
+    seconds = fresh.set_index("mib")["value"]
+    large, small = (mib * 2**20 / seconds[mib] / 1e9 for mib in (64, 30))
+    assert f"a new buffer of 64 MiB is written at {large:.1f} GB/s, one of 30 MiB at {small:.1f}" in README
+
+
 SOLVES = ("kept_lu", "jax_solve", "kept_inverse", "factorised_again", "jax_inverse", "jax_lu_factor")
 SVDS = (
     ("lecture", "backward / forward (thin)"),

@@ -9,7 +9,7 @@ from analysis.studies.linear_solve.claims import AT, PARTS, SINGULAR, anchors, f
 from analysis.style import Drawn, Table, cell, filled, legend, log_x, logs, look, panels, styled, with_intervals
 from analysis.view import View
 
-SWEPT = ["kept_lu", "jax_solve", "factorised_again", "kept_inverse", "jax_inverse", "jax_lu_factor"]
+SWEPT = ["kept_lu", "kept_columns", "jax_solve", "factorised_again", "kept_inverse", "jax_inverse", "jax_lu_factor"]
 
 
 def figures(view: View) -> list[Drawn]:
