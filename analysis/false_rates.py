@@ -115,7 +115,7 @@ def _of_several(test: Test, rows: pd.DataFrame, shape: np.ndarray, rng: np.rando
     Each has the noise of its own size where the rule used all that it read, otherwise that of any.
     """
     assert test.again is not None
-    again, known = test.again, _deviations(test, rows) if len(rows) else np.zeros(1)
+    again, known = test.again, _deviations(test, rows)
 
     def factors(k: int) -> np.ndarray:
         deviations = known if len(known) == k else rng.choice(known, k)

@@ -104,7 +104,8 @@ def probe_variance(kind: str, trace: float, square: float, diagonal: float, d: i
     return 2 * square if kind == "gaussian" else 2 * d / (d + 2) * (square - trace**2 / d)
 
 
-# glibc maps each request above anew, and unmaps it when it is freed: mallopt(3), the largest threshold; in bytes.
+# glibc maps a request above anew where its heap has no room, and unmaps it when it is freed: mallopt(3), the largest
+# threshold; in bytes.
 MAPPED = 32 * 2**20
 KEEPS_PAGES = "cpu-nommap"  # the target whose allocator never does
 

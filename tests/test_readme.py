@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from adcost.suite.vocabulary import Case
-from analysis import coverage, frame, studies
+from analysis import coverage, frame, noise, studies
 from analysis.__main__ import main
 from analysis.versions import compared, in_brief
 from benchmarks import ROOT
@@ -237,6 +237,15 @@ def test_the_coverage_between_runs_is_that_of_the_committed_run(capsys):
     assert len(lines) > 5
     for line in lines:
         assert f"- {line}" in DOCS
+
+
+def test_the_noise_between_and_within_processes_is_that_of_the_committed_run():
+    results = frame.read([REFERENCE / "latest.json.xz"])
+    against, spread = noise.against_itself(results.timings), noise.spread(results.frame, results.timings)
+    words = " ".join(DOCS.split())
+    excluding = f"{against.excluding} exclude 1, where {against.by_chance:.0f} are expected"
+    assert f"of {against.sets} ratios of a program to itself {excluding}" in words
+    assert f"is {spread.between:.1%} between processes and {spread.within:.1%} between the rounds of one" in words
 
 
 def test_the_rows_of_the_law_are_those_of_the_committed_run():

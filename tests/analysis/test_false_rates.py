@@ -20,7 +20,7 @@ def of(band, found, **more):
 
 
 def rates(test, rows=None):
-    return false_rates.simulated(test, pd.DataFrame() if rows is None else rows, SHAPE, np.random.default_rng(1))
+    return false_rates.simulated(test, timed([], 0.0) if rows is None else rows, SHAPE, np.random.default_rng(1))
 
 
 @pytest.mark.parametrize("half", [0.01, 0.05, 0.09])
@@ -51,7 +51,7 @@ def timed(sizes, deviation):
         "low": 1,
         "high": 1,
     }
-    return pd.DataFrame([row | {"n": n} for n in sizes])
+    return pd.DataFrame([row | {"n": n} for n in sizes], columns=[*row, "n"])
 
 
 @pytest.mark.parametrize("deviation", [0.01, 0.1])

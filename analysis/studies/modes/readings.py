@@ -5,15 +5,14 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import optimize
 
 from adcost.modes import Mode, advised
 from analysis import theory
+from analysis.fit import Array
 from analysis.view import View
 
 RESAMPLES = 200
-Table = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ class Boundary:
         """The number of inputs at which both cost the same."""
         return self.c * m + self.b - self.a
 
-    def ratio(self, d: Table, m: Table) -> Table:
+    def ratio(self, d: Array, m: Array) -> Array:
         """jacfwd over jacrev."""
         return (self.a + d) / (self.b + self.c * m)
 
@@ -94,15 +93,15 @@ def boundary(found: list[Cell]) -> Boundary:
     """
     if len(found) < 8:
         raise ValueError(f"a boundary needs 8 cells, there are {len(found)}")
-    return _boundary(tuple((cell.d, cell.m, cell.ratio) for cell in found), RESAMPLES)
+    return _boundary(tuple((cell.d, cell.m, cell.ratio) for cell in found))
 
 
 @cache
-def _boundary(found: tuple[tuple[float, ...], ...], resamples: int) -> Boundary:
-    return resampled(np.array(found), resamples)
+def _boundary(found: tuple[tuple[float, ...], ...]) -> Boundary:
+    return resampled(np.array(found), RESAMPLES)
 
 
-def resampled(table: Table, resamples: int) -> Boundary:
+def resampled(table: Array, resamples: int) -> Boundary:
     """The boundary of a table of d, m and ratio."""
     c, a, b = _fitted(table)
     rng = np.random.default_rng(0)
@@ -111,10 +110,10 @@ def resampled(table: Table, resamples: int) -> Boundary:
     return Boundary(c, min(c, float(low)), max(c, float(high)), a, b, len(table))
 
 
-def _fitted(table: Table) -> tuple[float, float, float]:
+def _fitted(table: Array) -> tuple[float, float, float]:
     d, m, ratio = table.T
 
-    def error(logs: Table) -> Table:
+    def error(logs: Array) -> Array:
         c, a, b = np.exp(logs)
         return np.log(a + d) - np.log(b + c * m) - np.log(ratio)
 
