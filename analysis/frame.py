@@ -75,15 +75,15 @@ def read(paths: Iterable[Path]) -> Results:
             environments[str(path)] = environment
             origin = _origin(path, environment)
             for record in _records(content):
-                if any("at" not in number for number in record["numbers"]):
-                    raise ValueError(f"{path} was written before adcost 0.2, in another form; measure again")
+                if "seeds" not in record and (record["samples"] or any("at" not in n for n in record["numbers"])):
+                    raise ValueError(f"{path} was written before adcost 0.4, in another form; measure again")
                 case = _identity(case_from_json(record["case"]))
                 numbers += [{**case, **number, **origin} for number in record["numbers"]]
                 missing += [{**case, **gap, **origin} for gap in record["missing"]]
                 where = {**case, **origin, "target": record.get("target", "cpu")}
                 if record["samples"]:
-                    by_process = {name: _by_process(record[name]) for name in ("samples", "again")}
-                    timings.append({**where, **by_process, "seeds": tuple(record.get("seeds", ()))})
+                    rounds = {name: tuple(map(tuple, record[name])) for name in ("samples", "again")}
+                    timings.append({**where, **rounds, "seeds": tuple(record["seeds"])})
         if len(numbers) + len(missing) == before:
             raise ValueError(f"{path} holds no case of this suite; make one with `make report` or `asv run`")
     timed = _table(timings, TIMING)
@@ -92,18 +92,11 @@ def read(paths: Iterable[Path]) -> Results:
 
 
 def _studies(environments: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """What the results say of their studies; of those of asv, and of before adcost 0.4, what is known of them here."""
+    """What the results say of their studies; of those that do not say it, as asv's, what is known of them here."""
     told: dict[str, Any] = described(all_studies().values())
     for environment in environments:
         told |= environment.get("studies", {})
     return told
-
-
-def _by_process(samples: Any) -> tuple[tuple[float, ...], ...]:
-    """Seconds by process and round; those of before adcost 0.4 are of one process."""
-    if not samples or isinstance(samples[0], (int, float)):
-        return (tuple(samples),) if samples else ()
-    return tuple(map(tuple, samples))
 
 
 def _identity(case: Case) -> dict[str, Any]:

@@ -277,40 +277,20 @@ class View:
         logs = self.logs(method, other, n)
         if not logs:
             return None
-        value, low, high = clock.exponentiated(clock.over_processes(logs).interval)
-        floor = exp(self.floor(n)) if len(logs) == 1 else 1.0
-        return Found(value, low / floor, high * floor, processes=len(logs))
+        return _timed(*clock.exponentiated(clock.over_processes(logs).interval), len(logs))
 
     def slower(self, method: str, other: str, n: int) -> bool:
         """Was a method slower than another in every round?"""
         logs = self.logs(method, other, n)
         return bool(logs) and all(bool((found > 0).all()) for found in logs)
 
-    def noise_at(self, depth: int) -> Found:
-        """The A/A ratio at one depth, over all rounds."""
-        timings = self.timings
-        return _against_itself(timings[timings[self.sweep] == depth] if len(timings) else timings)
-
-    def floor(self, depth: int) -> float:
-        """What the clock cannot tell from 1 at a depth, as a logarithm, of results that know one process alone.
-
-        It is the farther end of the A/A interval. Intervals over processes need no such floor.
-        """
-        _, low, high, *_ = self.noise_at(depth)
-        return max(abs(log(low)), abs(log(high))) if low > 0 and high < inf else inf
-
     def timed(self, method: str, quantity: str, n: int) -> Found | None:
-        """A time or a ratio of times at one size with its interval; None if it was not measured.
-
-        Of one process alone it is widened by the noise floor.
-        """
+        """A time or a ratio of times at one size with its interval; None if it was not measured."""
         rows = self.rows(method, "clock", quantity)
         if n not in rows.index:
             return None
-        processes = int(rows["processes"][n])
-        floor = exp(self.floor(n)) if processes == 1 else 1.0
         value, low, high = (float(rows[column][n]) for column in ("value", "low", "high"))
-        return Found(value, low / floor, high * floor, processes=processes)
+        return _timed(value, low, high, int(rows["processes"][n]))
 
 
 def _is_bound(flags: str) -> bool:
@@ -318,16 +298,9 @@ def _is_bound(flags: str) -> bool:
     return "at least:" in flags or "at most:" in flags
 
 
-def _against_itself(timings: pd.DataFrame) -> Found:
-    """All rounds of all cases together, process by process."""
-    twice = timings[timings["again"].map(len) > 0] if len(timings) else timings
-    ratios = (
-        [clock.log_ratios(*pair) for pair in zip(twice["samples"], twice["again"], strict=True)] if len(twice) else []
-    )
-    pooled = [np.concatenate(found) for found in zip(*ratios, strict=False)]
-    if not pooled:
-        return Found(1.0, 0.0, inf, 0)
-    return Found(*clock.exponentiated(clock.over_processes(pooled).interval), sum(map(len, pooled)))
+def _timed(value: float, low: float, high: float, processes: int) -> Found:
+    """What was timed: the rounds of one process alone bound nothing that another process would say."""
+    return Found(value, low, high, processes=processes) if processes > 1 else Found(value, 0.0, inf)
 
 
 def views(results: Results) -> list[View]:

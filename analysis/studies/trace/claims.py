@@ -101,16 +101,14 @@ def error_rate(view: View) -> Iterator[Test]:
         return
     for kind in KINDS:
         at = f"kind={kind}"
-        test = Test("estimates", "estimate", "exponent of the error in V", at=at, predicted=-0.5)
-        found = said(view, kind, "error exponent")
-        if found is None:  # results of before adcost 0.4: over the errors as points
-            yield exponent(test, errors(view, kind), "relative error", "V")
-            continue
         band = around(-0.5, EXPONENT_MARGIN, MARGIN)
-        why = (
-            f"The slope over {len(errors(view, kind))} numbers of probes; its interval is by resampling the estimates."
-        )
-        yield replace(test, band=band, found=found, why=why, linear=True)
+        test = Test("estimates", "estimate", "exponent of the error in V", band, at=at, predicted=-0.5, linear=True)
+        found = said(view, kind, "error exponent")
+        if found is not None:
+            sizes = len(errors(view, kind))
+            why = f"The slope over {sizes} numbers of probes; its interval is by resampling the estimates."
+            test = replace(test, found=found, why=why)
+        yield test
 
 
 def variance(view: View) -> Iterator[Test]:
