@@ -1,7 +1,8 @@
 """What automatic differentiation costs in JAX, and how to pay less.
 
-- Checkpointing: ``store_all``, ``memory_poor``, ``sqrt``, ``multilevel`` and ``binomial`` make schedules;
-  ``checkpointed_chain`` runs one.
+- Checkpointing: ``store_all``, ``memory_poor``, ``sqrt``, ``multilevel``, ``binomial`` and ``blocks`` make schedules;
+  ``scan`` is ``lax.scan`` by one, ``checkpointed`` runs all loops of any function so, ``checkpointed_chain`` takes
+  layers with parameters.
 - Modes: ``which_mode`` says whether forward or reverse mode is cheaper for a Jacobian, from the program alone.
 - Memory: ``compile_for`` compiles for a device that need not be here, ``planned_bytes`` says what it would take.
 - ``safe_svd``, ``safe_eigh`` and ``safe_nuclear_norm`` have finite gradients everywhere; ``kept_solve`` is a linear
@@ -14,9 +15,12 @@ from adcost.checkpointing import (
     Row,
     Schedule,
     binomial,
+    blocks,
+    checkpointed,
     checkpointed_chain,
     memory_poor,
     multilevel,
+    scan,
     sqrt,
     store_all,
 )
@@ -34,6 +38,8 @@ __all__ = [
     "Row",
     "Schedule",
     "binomial",
+    "blocks",
+    "checkpointed",
     "checkpointed_chain",
     "compile_for",
     "evaluation_trace",
@@ -44,9 +50,10 @@ __all__ = [
     "safe_eigh",
     "safe_nuclear_norm",
     "safe_svd",
+    "scan",
     "sqrt",
     "store_all",
     "trace_estimators",
     "which_mode",
 ]
-__version__ = "0.4.0"
+__version__ = "0.5.0"

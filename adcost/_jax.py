@@ -4,11 +4,16 @@ The parameters of an equation are JAX's own business: those of ``scan`` changed 
 became attributes of a ``call_hi_primitive`` where ``jax_remat3``, ``jax_scan3`` or ``jax_custom_vjp3`` is set (0.12).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import prod
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax._src import config, source_info_util
 from jax.extend import core
 from jax.interpreters import partial_eval
 
@@ -201,9 +206,19 @@ def dense_axes_summed(eqn: Any) -> set[int]:
     return {*contracted, *batch}
 
 
+def scan(*args: Any, **options: Any) -> Any:
+    """``lax.scan``, never of the new kind: of that JAX has no reverse mode yet."""
+    state = getattr(config, "scan3", None)
+    with contextlib.nullcontext() if state is None else state(False):
+        return lax.scan(*args, **options)
+
+
+SCHEDULED = "checkpointed_scan"  # our own primitive: a scan with a schedule
+
+
 def scan_length(eqn: Any) -> int | None:
     """Trips of a scan, of either kind; None if the equation is none."""
-    if eqn.primitive.name == "scan":
+    if eqn.primitive.name in ("scan", SCHEDULED):
         return int(eqn.params["length"])
     if primitive_name(eqn) == "Scan3":
         return int(eqn.params["_prim"].length)
@@ -283,3 +298,86 @@ def _programs_in(params: Mapping[str, Any]) -> Iterator[tuple[Any, tuple[Any, ..
                 yield program.jaxpr, tuple(program.consts)
             elif isinstance(program, core.Jaxpr):
                 yield program, ()
+
+
+Run = Callable[[Any, Sequence[Any]], list[Any]]  # a closed jaxpr on its operands
+
+
+def evaluated_program(
+    closed: Any, arguments: Sequence[Any], rule: Callable[[Any], Callable[[Sequence[Any]], Any] | None]
+) -> list[Any]:
+    """What a program gives, equation by equation; an equation for which there is a rule by that."""
+    jaxpr = closed.jaxpr
+    known: dict[Any, Any] = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*closed.consts, *arguments), strict=True))
+
+    def read(v: Any) -> Any:
+        return v.val if isinstance(v, core.Literal) else known[v]
+
+    for eqn in jaxpr.eqns:
+        operands, run = list(map(read, eqn.invars)), rule(eqn)
+        with _written_where(eqn), eqn.ctx.manager:
+            found = evaluated(eqn, operands) if run is None else run(operands)
+        known.update(zip(eqn.outvars, found, strict=True))
+    return list(map(read, jaxpr.outvars))
+
+
+def _written_where(eqn: Any) -> Any:
+    """What is bound here has the source line and the scope of an equation."""
+    stack = source_info_util.current_name_stack() + eqn.source_info.name_stack
+    return source_info_util.user_context(eqn.source_info.traceback, name_stack=stack)
+
+
+# What runs a program in its own place, whose derivative is that of the program.
+CALLED = ("jit", "pjit", "closed_call", "core_call", "checkpoint", "remat2", "cond", "shard_map")
+
+
+def called(eqn: Any, operands: Sequence[Any], run: Run) -> list[Any]:
+    """What an equation of ``CALLED`` gives if its programs are run by ``run``."""
+    params, name = eqn.params, eqn.primitive.name
+
+    def by(program: Any, consts: Sequence[Any] = ()) -> Callable[..., list[Any]]:
+        closed = program if hasattr(program, "consts") else core.ClosedJaxpr(program, consts)
+        return lambda *given: run(closed, given)
+
+    if name == "cond":
+        return list(lax.switch(operands[0], [by(branch) for branch in branches(eqn)], *operands[1:]))
+    if name in ("checkpoint", "remat2"):
+        options = {option: params[option] for option in ("prevent_cse", "policy")}
+        return list(jax.checkpoint(by(params["jaxpr"]), **options)(*operands))
+    if name == "shard_map":
+        options = {
+            option: params[option] for option in ("mesh", "in_specs", "out_specs", "check_vma") if option in params
+        }
+        return list(jax.shard_map(lambda *given: tuple(by(params["jaxpr"])(*given)), **options)(*operands))
+    program = by(params["jaxpr"] if "jaxpr" in params else params["call_jaxpr"])
+    program.__name__ = params.get("name", name)
+    return list(jax.jit(program)(*operands))
+
+
+def pruned(closed: Any) -> Any:
+    """A program without what its results do not need: outputs of loops that nobody reads, too."""
+    jaxpr, _ = partial_eval.dce_jaxpr(closed.jaxpr, [True] * len(closed.jaxpr.outvars), instantiate=True)
+    return core.ClosedJaxpr(jaxpr, closed.consts)
+
+
+def inputs_used(closed: Any, asked: Sequence[bool]) -> list[bool]:
+    """Which inputs of a program these of its results need."""
+    return list(partial_eval.dce_jaxpr(closed.jaxpr, list(asked))[1])
+
+
+def line(eqn: Any) -> str:
+    """Where an equation was written: file, line, function."""
+    return str(source_info_util.summarize(eqn.source_info))
+
+
+def no_cotangent(value: Any) -> Any:
+    """A cotangent that is zero, as JAX has it: of an integer or a key it is an array of float0."""
+    aval = jax.typeof(value).to_tangent_aval()
+    return np.zeros(aval.shape, aval.dtype) if aval.dtype == jax.dtypes.float0 else jnp.zeros(aval.shape, aval.dtype)
+
+
+def first_line(error: Exception) -> str:
+    """What an exception says, in its first line."""
+    return (
+        f"{type(error).__name__}: {str(error).strip().splitlines()[0]}" if str(error).strip() else type(error).__name__
+    )

@@ -33,6 +33,17 @@ def test_what_a_function_would_take_is_planned():
     assert held <= names["planned"]["temp"] <= 4 * held
 
 
+def test_the_loops_of_a_function_plan_what_is_said():
+    names = {}
+    with jax.enable_x64(False):
+        exec(block("simulate"), names)
+        for name in ("simulate", "small", "tiny"):
+            compiled = jax.jit(jax.grad(names[name])).lower(0.1, names["u"]).compile()
+            planned = compiled.memory_analysis().temp_size_in_bytes / 2**20
+            (said,) = re.findall(rf"`{name}` (?:plans )?(\d+(?:\.\d+)?)", README)
+            assert planned == pytest.approx(float(said), rel=0.02)
+
+
 def test_the_checkpointing_example_runs():
     names = {}
     exec(block("checkpointed_chain"), names)

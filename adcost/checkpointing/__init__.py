@@ -1,18 +1,22 @@
 """Checkpointing of a chain of layers: schedules as data, and the one executor that runs any of them."""
 
-from adcost.checkpointing.executor import checkpointed_chain, loop_trips
+from adcost.checkpointing.executor import loop_trips
+from adcost.checkpointing.rewriting import checkpointed
+from adcost.checkpointing.scan import checkpointed_chain, scan
 from adcost.checkpointing.schedules import (
     NO_STORE,
     Row,
     Schedule,
     State,
     binomial,
+    blocks,
     interpret,
     memory_poor,
     multilevel,
     peak_slots,
     sqrt,
     store_all,
+    within,
 )
 
 __all__ = [
@@ -21,12 +25,16 @@ __all__ = [
     "Schedule",
     "State",
     "binomial",
+    "blocks",
+    "checkpointed",
     "checkpointed_chain",
     "interpret",
     "loop_trips",
     "memory_poor",
     "multilevel",
     "peak_slots",
+    "scan",
     "sqrt",
     "store_all",
+    "within",
 ]

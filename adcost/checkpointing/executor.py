@@ -1,125 +1,398 @@
-"""One executor that runs any checkpointing schedule as one compiled program.
+"""One executor that runs any checkpointing schedule of a loop as one compiled program.
 
-The program is a loop over the schedule's rows, so its size does not depend on the depth. XLA's buffer
+The program is a loop over the schedule's rows, so its size does not depend on the length. XLA's buffer
 assignment shapes it; each of these rules was found by measuring what it costs to break it (JAX 0.10.2):
 
 - no ``lax.cond`` in the loop, because a conditional copies the slots: the rows are sorted beforehand into
   moves that store and moves that end in a backward step, and nothing is left to decide at run time;
 - the slots are one array, updated in place;
 - a value that outlives an update of the slots is a register of its own in the loop's carry.
+
+A loop is a primitive. Forward mode differentiates it as the plain scan that it is; reverse mode follows its schedule.
+The backward pass is a function of the loop's operands and can be differentiated again, in both modes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import dtypes, lax
+from jax import lax
+from jax.custom_batching import custom_vmap
+from jax.custom_derivatives import SymbolicZero
+from jax.extend import core
+from jax.interpreters import ad, batching, mlir
 
+from adcost import _jax
+from adcost.checkpointing.linear import Linear
 from adcost.checkpointing.schedules import ADVANCE, AT, LOAD, NO_STORE, STORE, Schedule
 
-Tree = Any  # a pytree of arrays
-Layer = Callable[[Tree, Tree], Tree]
+Values = Sequence[Any]
+Pullback = Callable[[Values, Values, Values, Values], tuple[Values, Values]]
 ADVANCING, MOVING = "checkpointing_advance", "checkpointing_move"  # the names of its loops in a jaxpr
-Pullback = Callable[[Tree, Tree, Tree, Tree], tuple[Tree, Tree]]
 
 
-def checkpointed_chain(
-    layer: Layer, schedule: Schedule, pullback: Pullback | None = None
-) -> Callable[[Tree, Tree], Tree]:
-    """Chain of layers whose backward pass follows a checkpointing schedule.
+class Operands(NamedTuple):
+    """What a loop is run on, or something about each of them: is it differentiated? its cotangent."""
 
-    Parameters
+    consts: Values
+    init: Values
+    xs: Values
+
+    @property
+    def flat(self) -> Values:
+        return [*self.consts, *self.init, *self.xs]
+
+
+@dataclass(frozen=True, eq=False)
+class Loop:
+    """A scan whose backward pass follows a schedule.
+
+    Attributes
     ----------
-    layer
-        ``layer(params_i, h) -> h``; pytrees, the carry ``h`` keeps its structure, shapes and dtypes.
+    jaxpr
+        The body, closed: (consts, carry, x) -> (carry, y), all flat.
     schedule
-        What to keep and what to compute again, for ``schedule.depth`` layers.
+        What to keep and what to compute again, for ``schedule.depth`` steps.
     pullback
-        ``pullback(params_i, h_in, h_out, cotangent) -> (params_cotangent, h_cotangent)``: the layer's backward
-        step from its stored input and output. With it no layer is evaluated more than ``schedule.evaluations``
-        counts. Without it every backward step runs ``jax.vjp`` of the layer: ``schedule.taped_evaluations``.
+        ``pullback(x, h_in, h_out, cotangent) -> (x_cotangent, h_cotangent)`` instead of ``jax.vjp`` of a step. For
+        loops without constants and outputs, and schedules of single steps without a tail.
+    """
 
-    Returns
-    -------
-    ``f(params, x) -> h_depth``: each leaf of ``params`` has a leading axis of length ``depth``. Differentiable in
-    reverse mode with respect to both, under ``jit`` and inside a larger loss. Leaves that are not floating point
-    (keys, counters) are carried along and get no gradient.
+    jaxpr: Any
+    num_consts: int
+    num_carry: int
+    reverse: bool
+    schedule: Schedule
+    pullback: Pullback | None = None
+
+    def __call__(self, operands: Operands) -> tuple[Values, Values]:
+        """The carry and the outputs of the scan."""
+        told = {"num_consts": self.num_consts, "num_carry": self.num_carry, "reverse": self.reverse}  # as of a scan
+        flat, length = self.arrays(operands.flat), self.schedule.depth
+        return self.parted(loop_p.bind(*flat, jaxpr=self.jaxpr, length=length, loop=self, **told))
+
+    def arrays(self, flat: Values) -> Values:
+        """The operands as arrays: some come as numbers."""
+        pairs = zip(flat, self.jaxpr.in_avals, strict=True)
+        return [v if isinstance(v, jax.Array) else jnp.asarray(v, a.dtype) for v, a in pairs]
+
+    def operands(self, flat: Sequence[Any]) -> Operands:
+        a, b = self.num_consts, self.num_consts + self.num_carry
+        return Operands(list(flat[:a]), list(flat[a:b]), list(flat[b:]))
+
+    def parted(self, results: Sequence[Any]) -> tuple[Values, Values]:
+        """Carry and outputs."""
+        return list(results[: self.num_carry]), list(results[self.num_carry :])
+
+    def body(self, consts: Values, h: Values, x: Values) -> tuple[Values, Values]:
+        return self.parted(core.jaxpr_as_fun(self.jaxpr)(*consts, *h, *x))
+
+    def scan(self, operands: Operands, count: int, checkpoint: bool = False) -> tuple[Values, Values]:
+        """``count`` steps as a plain scan."""
+        consts, init, xs = operands
+
+        def step(h: Values, x: Values) -> tuple[Values, Values]:
+            return self.body(consts, h, x)
+
+        f = jax.checkpoint(step) if checkpoint else step
+        return _jax.scan(f, init, xs, length=count, reverse=self.reverse)
+
+    def place(self, step: Any, count: int = 1) -> Any:
+        """Where the inputs and outputs of ``count`` steps from this one begin."""
+        return self.schedule.depth - count - step if self.reverse else step
+
+
+def plain(loop: Loop, operands: Operands, checkpoint: bool = False) -> Values:
+    """All steps as a plain scan, of which JAX knows everything."""
+    h, ys = loop.scan(operands, loop.schedule.depth, checkpoint)
+    return [*h, *ys]
+
+
+# ---------------------------------------------------------------- what is differentiated
+
+
+@dataclass(frozen=True)
+class Active:
+    """Which operands have a tangent, which results then have one, and what of the carry its pullback reads."""
+
+    operands: Operands
+    results: list[bool]
+    needed: list[bool]
+
+
+def activity(loop: Loop, moving: Operands, values: Operands) -> Active:
+    """Follow tangents through the body until no more of the carry gets one."""
+    shapes = list(map(jax.typeof, values.flat))
+    consts, init, xs = loop.operands([jax.ShapeDtypeStruct(s.shape, s.dtype) for s in shapes])
+    x = [jax.ShapeDtypeStruct(s.shape[1:], s.dtype) for s in xs]
+    carried = list(moving.init)
+    while True:
+        found = _moved(core.jaxpr_as_fun(loop.jaxpr), [*consts, *init, *x], [*moving.consts, *carried, *moving.xs])
+        after = [old or new for old, new in zip(carried, found, strict=False)]
+        if after == carried:
+            break
+        carried = after
+    masks = moving._replace(init=carried)
+    return Active(masks, [*carried, *found[len(carried) :]], _needed(loop, masks, [*consts, *init, *x]))
+
+
+def _needed(loop: Loop, moving: Operands, avals: Values) -> list[bool]:
+    """What of the carry the pullback of a step reads, or another step to make that: the rest has no place in slots."""
+    if loop.pullback is not None:
+        return [True] * loop.num_carry
+    jaxpr = jax.make_jaxpr(partial(_step_kept, loop, moving))(*avals)
+    needed = [False] * loop.num_carry
+    while True:
+        asked = [*needed, *(True for _ in jaxpr.out_avals[loop.num_carry :])]
+        used = loop.operands(_jax.inputs_used(jaxpr, asked)).init
+        if used == needed:
+            return needed
+        needed = [a or b for a, b in zip(needed, used, strict=True)]
+
+
+def _step_kept(loop: Loop, moving: Operands, *values: Any) -> Values:
+    """The carry after a step, and what the step's pullback holds."""
+
+    def run(*some: Any) -> Any:
+        found = core.jaxpr_as_fun(loop.jaxpr)(*_merged(some, values, moving.flat))
+        return [v for v in found if is_inexact(v)], found[: loop.num_carry]
+
+    _, pullback, carry = jax.vjp(run, *_chosen(values, moving.flat), has_aux=True)
+    return [*carry, *jax.tree.leaves(pullback)]
+
+
+class StepBytes(NamedTuple):
+    """What a step hands to its pullback, besides constants and its input, and what of the carry a slot holds."""
+
+    residuals: int
+    slot: int
+
+
+def step_bytes(loop: Loop) -> StepBytes:
+    """What a gradient by all floating-point operands keeps of a step.
 
     Raises
     ------
-    ValueError
-        When called, if ``params`` has another depth.
-    TypeError
-        When called, if the layer changes the structure, a shape or a dtype of its carry.
+    ValueError, TypeError, NotImplementedError
+        If JAX has no reverse mode for the body.
     """
-    moves, steps = _tables(schedule)
+    avals = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in loop.jaxpr.in_avals]
+    moving = loop.operands(list(map(is_inexact, avals)))
+    kept = partial(_step_kept, loop, moving)
+    jaxpr = jax.make_jaxpr(kept)(*avals).jaxpr
+    varies = mapped_results(kept, avals, [i >= loop.num_consts for i in range(len(avals))])
+    given = loop.operands(jaxpr.invars)
+    free = {*given.consts, *given.xs, *jaxpr.constvars}
+    pairs = list(zip(jaxpr.outvars, varies, strict=True))[loop.num_carry :]
+    held: dict[Any, Any] = {v: v.aval for v, changes in pairs if changes and isinstance(v, core.Var) and v not in free}
+    slot = _chosen([v.aval for v in given.init], _needed(loop, moving, avals))
+    return StepBytes(*(sum(a.size * a.dtype.itemsize for a in some) for some in (list(held.values()), slot)))
 
-    def advance(params: Tree, h: Tree, start: jax.Array, count: jax.Array) -> Tree:
+
+def _moved(f: Callable[..., Any], avals: Sequence[Any], moving: Sequence[bool]) -> list[bool]:
+    """Which results of a function have a tangent if these arguments have one, as JAX itself sees it."""
+    found: list[list[bool]] = []
+
+    @jax.custom_jvp
+    def probe(*results: Any) -> Any:
+        return results
+
+    def rule(results: Any, tangents: Any) -> Any:
+        found.append([not isinstance(t, SymbolicZero) for t in tangents])
+        return results, tangents
+
+    probe.defjvp(rule, symbolic_zeros=True)
+
+    def along(values: Sequence[Any], tangents: Sequence[Any]) -> Any:
+        def run(*some: Any) -> Any:
+            return probe(*f(*_merged(some, values, moving)))
+
+        return jax.jvp(run, _chosen(values, moving), list(tangents))
+
+    if not any(moving):
+        return [False] * len(jax.eval_shape(f, *avals))
+    jax.eval_shape(along, list(avals), [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in _chosen(avals, moving)])
+    return found[-1]
+
+
+def _chosen(values: Sequence[Any], mask: Sequence[bool]) -> Values:
+    return [v for v, m in zip(values, mask, strict=True) if m]
+
+
+def _merged(some: Sequence[Any], values: Sequence[Any], mask: Sequence[bool]) -> Values:
+    """The values, those of the mask replaced."""
+    given = iter(some)
+    return [next(given) if m else v for v, m in zip(values, mask, strict=True)]
+
+
+def _spread(some: Sequence[Any], mask: Sequence[bool]) -> Values:
+    return _merged(some, [None] * len(mask), mask)
+
+
+# ---------------------------------------------------------------- forward
+
+
+class Kept(NamedTuple):
+    """What the forward pass leaves for the backward pass, besides the operands."""
+
+    slots: Values
+    last: Any  # of the tail its pullback; with a pullback of steps the last activation
+
+
+def sweep(loop: Loop, active: Active, operands: Operands) -> tuple[Values, Kept]:
+    """Run the loop, store as the schedule says, tape the tail: its results, and what is kept."""
+    consts, init, xs = operands
+    schedule, c = loop.schedule, loop.schedule.block
+    stores = schedule.first_stores  # a row a store: start, blocks, slot
+    ys: Values = [jnp.zeros((schedule.depth, *y.shape), y.dtype) for y in loop.parted(loop.jaxpr.out_avals)[1]]
+    slots: Values = [jnp.broadcast_to(h, (schedule.slots, *h.shape)) for h in _chosen(init, active.needed)]
+    state: tuple[Values, Values] = (init, ys)
+    stored = int(stores[:, 1].sum())
+
+    def step(i: Any, state: tuple[Values, Values]) -> tuple[Values, Values]:
+        h, y = loop.body(consts, state[0], _at(xs, loop.place(i)))
+        return h, _put(state[1], y, loop.place(i))
+
+    def to_slot(k: Any, carry: Any) -> Any:
+        start, count, slot = jnp.asarray(stores)[k]
+        slots, state = carry
         with jax.named_scope(ADVANCING):
-            return lax.fori_loop(start, start + count, lambda i, h: layer(_at(params, i), h), h)
+            state = lax.fori_loop(start * c, (start + count) * c, step, state)
+        return _put(slots, _chosen(state[0], active.needed), slot), state
 
-    def hand_over(params: Tree, held: Tree, step: jax.Array) -> tuple[Tree, Tree]:
+    slot_of = np.repeat(stores[:, 2], stores[:, 1])  # of each block the next slot that is filled
+
+    def step_to_slot(i: Any, carry: Any) -> Any:
+        slots, state = carry
+        state = step(i, state)
+        return _put(slots, _chosen(state[0], active.needed), jnp.asarray(slot_of)[i // c]), state
+
+    if ys and stored:  # one loop: only then does XLA leave out outputs that nobody reads; a slot is written each step
+        slots, state = lax.fori_loop(0, stored * c, step_to_slot, (slots, state))
+    elif stored:
+        slots, state = lax.fori_loop(0, len(stores), to_slot, (slots, state))
+    if schedule.blocks > stored:
+        state = lax.fori_loop(stored * c, schedule.blocks * c, step, state)
+    h, ys = state
+    if not schedule.tail:
+        return [*h, *ys], Kept(slots, h if loop.pullback else None)
+    start = loop.place(schedule.blocks * c, schedule.tail)
+    (h, ys_tail), pullback = _taped(loop, active, consts, h, _slice(xs, start, schedule.tail), schedule.tail)
+    return [*h, *_put_slice(ys, ys_tail, start)], Kept(slots, pullback)
+
+
+def _taped(loop: Loop, active: Active, consts: Values, h: Values, xs: Values, count: int) -> Any:
+    """A stretch of the loop with its pullback, which takes and gives lists with None where nothing is differentiated.
+
+    Constants of low precision are differentiated as float32, so that their cotangents are added up in it.
+    """
+    masks, results = active.operands, loop.parted(active.results)
+    wide = [v.astype(_wide(v.dtype)) if m else v for v, m in zip(consts, masks.consts, strict=True)]
+    widened = any(w is not v for w, v in zip(wide, consts, strict=True))
+    narrow = replace(loop, jaxpr=_narrowed(loop, wide)) if widened else loop
+
+    def run(consts_a: Values, h_a: Values, xs_a: Values) -> Any:
+        given = zip((consts_a, h_a, xs_a), (wide, h, xs), masks, strict=True)
+        out = narrow.scan(Operands(*(_merged(a, v, m) for a, v, m in given)), count)
+        return [_chosen(*pair) for pair in zip(out, results, strict=True)], out
+
+    arguments = (_chosen(v, m) for v, m in zip((wide, h, xs), masks, strict=True))
+    _, pullback, out = jax.vjp(run, *arguments, has_aux=True)
+    return out, pullback
+
+
+def _wide(dtype: Any) -> Any:
+    return jnp.float32 if jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 32 else dtype
+
+
+def _narrowed(loop: Loop, wide: Values) -> Any:
+    """The body for constants of another precision: it takes them back to its own."""
+    avals = loop.jaxpr.in_avals
+    given = [jax.ShapeDtypeStruct(w.shape, w.dtype) for w in wide]
+    rest = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in avals[loop.num_consts :]]
+
+    def body(*values: Any) -> Any:
+        consts = [v.astype(a.dtype) if v.dtype != a.dtype else v for v, a in zip(values, avals, strict=False)]
+        return core.jaxpr_as_fun(loop.jaxpr)(*consts[: loop.num_consts], *values[loop.num_consts :])
+
+    return jax.make_jaxpr(body)(*given, *rest)
+
+
+# ---------------------------------------------------------------- backward
+
+
+def backward(loop: Loop, active: Active, operands: Operands, kept: Kept, cotangents: Sequence[Any]) -> Values:
+    """Cotangents of the operands that are differentiated, from those of the results, None where zero."""
+    consts, init, xs = operands
+    masks, schedule, c = active.operands, loop.schedule, loop.schedule.block
+    if loop.pullback is not None and any(masks.consts):
+        raise TypeError("a pullback has no gradient for what the layer closes over: pass it in params")
+    moves, steps = _tables(schedule)
+    g, g_ys = loop.parted(cotangents)
+    g = [_zeros(h) if ct is None else ct for h, ct, m in zip(init, g, masks.init, strict=True) if m]
+    active_ys, of_y = loop.parted(active.results)[1], loop.parted(loop.jaxpr.out_avals)[1]
+
+    def of_outputs(start: Any, count: int) -> Values:
+        return [
+            jnp.zeros((count, *y.shape), y.dtype) if ct is None else lax.dynamic_slice_in_dim(ct, start, count)
+            for ct, y in zip(_chosen(g_ys, active_ys), _chosen(of_y, active_ys), strict=True)
+        ]
+
+    g_consts: Values = [_zeros(v, _wide(v.dtype)) for v in _chosen(consts, masks.consts)]
+    g_xs: Values = [_zeros(v) for v in _chosen(xs, masks.xs)]
+    if schedule.tail:
+        start = loop.place(schedule.blocks * c, schedule.tail)
+        g_consts, g, of_tail = kept.last([g, of_outputs(start, schedule.tail)])
+        g_xs = _put_slice(g_xs, of_tail, start)
+
+    # What of the carry nobody reads may be anything; not the first carry itself, which would then be kept.
+    anything = [lax.full_like(h, 0) if not m else h for h, m in zip(init, active.needed, strict=True)]
+
+    def advance(h: Values, start: Any, count: Any) -> Values:
+        def step(i: Any, h: Values) -> Values:
+            h, _ = loop.body(consts, _merged(h, anything, active.needed), _at(xs, loop.place(i)))
+            return _chosen(h, active.needed)
+
+        with jax.named_scope(ADVANCING):
+            return lax.fori_loop(start * c, (start + count) * c, step, h)
+
+    def hand_over(slots: Values, step: Any) -> tuple[Values, Values]:
         """Run the moves before a backward step; return the activation that it needs and the slots."""
 
-        def move(k: jax.Array, held: Tree) -> Tree:
+        def move(k: Any, slots: Values) -> Values:
             load, start, count, store = jnp.asarray(moves)[k]
-            return _put(held, advance(params, _at(held, load), start, count), store)
+            return _put(slots, advance(_at(slots, load), start, count), store)
 
         with jax.named_scope(MOVING):
-            held = lax.fori_loop(step[STEP.first_move], step[STEP.end_move], move, held)
-        h = advance(params, _at(held, step[STEP.load]), step[STEP.at], step[STEP.advance])
-        return h, held
+            slots = lax.fori_loop(step[STEP.first_move], step[STEP.end_move], move, slots)
+        return advance(_at(slots, step[STEP.load]), step[STEP.at], step[STEP.advance]), slots
 
-    @jax.custom_vjp
-    def run(params: Tree, x: Tree) -> Tree:
-        return advance(params, x, jnp.int32(0), jnp.int32(schedule.depth))
+    def backward_step(carry: Any, step: Any) -> Any:
+        slots, h_out, g, g_consts, g_xs = carry
+        h, slots = hand_over(slots, step)
+        first = (step[STEP.at] + step[STEP.advance]) * c
+        start = loop.place(first, c)
+        if loop.pullback is None:
+            h = _merged(h, anything, active.needed)
+            _, pullback = _taped(loop, active, consts, h, _slice(xs, start, c), c)
+            more, g, of_xs = pullback([g, of_outputs(start, c)])
+            g_consts = [a + b for a, b in zip(g_consts, more, strict=True)]
+            g_xs = _put_slice(g_xs, of_xs, start)
+        else:
+            x = _at(xs, start)
+            of_x, of_h = loop.pullback(x, h, h_out, _spread(g, masks.init))
+            g, g_xs, h_out = _chosen(of_h, masks.init), _put(g_xs, _chosen(of_x, masks.xs), start), h
+        return (slots, h_out, g, g_consts, g_xs), None
 
-    def run_fwd(params: Tree, x: Tree) -> tuple[Tree, Tree]:
-        held = jax.tree.map(lambda a: jnp.broadcast_to(a, (schedule.slots, *a.shape)), x)
-        h, held = hand_over(params, held, jnp.asarray(steps[0]))
-        return h, (params, held, None if pullback is None else h)
-
-    def run_bwd(residuals: Tree, cotangent: Tree) -> tuple[Tree, Tree]:
-        params, held, h_out = residuals
-
-        def backward_step(carry: Tree, step: jax.Array) -> tuple[Tree, None]:
-            held, h_out, g, gradients = carry
-            h_in, held = hand_over(params, held, step)
-            i = step[STEP.at] + step[STEP.advance]
-            params_i, g = _at(params, i), _with_float0(g, h_in)
-            if pullback is None:
-                params_g, g = jax.vjp(layer, params_i, h_in)[1](g)
-            else:
-                params_g, g = pullback(params_i, h_in, h_out, g)
-                h_out = h_in
-            return (
-                held,
-                h_out,
-                _differentiable(g, h_in),
-                _put(gradients, _differentiable(params_g, params_i), i),
-            ), None
-
-        gradients = _differentiable(jax.tree.map(lambda a: jnp.zeros_like(a) if _is_inexact(a) else a, params), params)
-        start = (held, h_out, _differentiable(cotangent, _at(held, 0)), gradients)
-        (held, _, g, gradients), _ = lax.scan(backward_step, start, jnp.asarray(steps[1:]))
-        return _with_float0(gradients, params), _with_float0(g, _at(held, 0))
-
-    run.defvjp(run_fwd, run_bwd)
-
-    def chain(params: Tree, x: Tree) -> Tree:
-        _check(layer, schedule.depth, params, x)
-        return run(params, jax.tree.map(jnp.asarray, x))
-
-    return chain
-
-
-def loop_trips(schedule: Schedule) -> dict[str, int]:
-    """Total trips of the executor's loops whose bounds are data, by the ``named_scope`` they run in."""
-    moves, steps = _tables(schedule)
-    stores = int((schedule.table[:, STORE] != NO_STORE).sum())
-    return {ADVANCING: int(moves[:, ADVANCE].sum() + steps[:, STEP.advance].sum()), MOVING: stores}
+    if schedule.blocks:
+        carry = (kept.slots, kept.last if loop.pullback else None, g, g_consts, g_xs)
+        (_, _, g, g_consts, g_xs), _ = lax.scan(backward_step, carry, jnp.asarray(steps))
+    narrow = [ct.astype(v.dtype) for ct, v in zip(g_consts, _chosen(consts, masks.consts), strict=True)]
+    return [*narrow, *g, *g_xs]
 
 
 class _StepColumns(NamedTuple):
@@ -138,47 +411,243 @@ STEP = _StepColumns()
 def _tables(schedule: Schedule) -> tuple[np.ndarray, np.ndarray]:
     """Rows that store, (load, at, advance, store), and rows that end in a backward step, see _StepColumns.
 
-    A row that does both becomes one of each; the step then loads what the move stored.
+    Those of the first sweep are left out. A row that does both becomes one of each; the step then loads what the move
+    stored.
     """
-    load, at, advance, store, backward = schedule.table.T
+    table = schedule.table[schedule.first_sweep :]
+    load, at, advance, store, backward = table.T
     stores, ends = store != NO_STORE, backward == 1
-    moves = schedule.table[stores][:, [LOAD, AT, ADVANCE, STORE]]
+    moves = table[stores][:, [LOAD, AT, ADVANCE, STORE]]
     steps = np.where(stores, [store, at + advance, np.zeros_like(at)], [load, at, advance])[:, ends]
     done = np.cumsum(stores)[ends]  # moves before each step
-    steps = np.stack([*steps, np.concatenate([[0], done[:-1]]), done], 1).astype(np.int32)
+    steps = np.stack([*steps, np.concatenate([[0], done])[: len(done)], done], 1).astype(np.int32)
     return moves if len(moves) else np.zeros((1, 4), np.int32), steps
 
 
-def _at(tree: Tree, i: jax.Array | int) -> Tree:
-    return jax.tree.map(lambda a: lax.dynamic_index_in_dim(a, i, keepdims=False), tree)
+def loop_trips(schedule: Schedule) -> dict[str, int]:
+    """Total trips of the executor's loops whose bounds are data, by the ``named_scope`` they run in."""
+    later = schedule.table[schedule.first_sweep :]
+    advanced = schedule.first_stores[:, 1].sum() + later[:, ADVANCE].sum(dtype=np.int64)
+    return {ADVANCING: int(advanced) * schedule.block, MOVING: int((later[:, STORE] != NO_STORE).sum())}
 
 
-def _put(tree: Tree, entry: Tree, i: jax.Array) -> Tree:
-    return jax.tree.map(lambda a, v: lax.dynamic_update_index_in_dim(a, v, i, 0), tree, entry)
+# ---------------------------------------------------------------- derivatives
 
 
-# A cotangent of a leaf that is not floating point is a float0 array, which no loop can carry: it is left out
-# of the carry (None) and put back where JAX asks for it.
+def _jvp(primals: Sequence[Any], tangents: Sequence[Any], *, loop: Loop, **_: Any) -> tuple[Values, Values]:
+    found, moved = _linearised(loop, loop.arrays(primals), [None if isinstance(t, ad.Zero) else t for t in tangents])
+    return found, [ad.Zero(t.aval) if isinstance(t, SymbolicZero) else t for t in moved]
 
 
-def _is_inexact(a: Any) -> bool:
-    return jnp.issubdtype(a.dtype, jnp.inexact)
+def _linearised(loop: Loop, primals: Values, tangents: Values) -> tuple[Values, Values]:
+    """Results and their tangents; transposed, the tangents are the scheduled backward pass."""
+    moving = [t is not None for t in tangents]
+    active = activity(loop, loop.operands(moving), loop.operands(primals))
+    structure: list[Any] = []
+
+    @jax.custom_jvp
+    def swept(*flat: Any) -> Any:
+        results, kept = sweep(loop, active, loop.operands(flat))
+        leaves, tree = jax.tree.flatten(kept)
+        structure[:] = [tree]
+        return results, leaves
+
+    def rule(flat: Any, changes: Any) -> Any:  # of a derivative of the derivative
+        changes = [None if isinstance(t, SymbolicZero) else t for t in changes]
+        results, leaves = swept(*flat)
+        _, moved = _linearised(loop, list(flat), changes)
+        return (results, leaves), (moved, list(map(_no_tangent, leaves)))
+
+    swept.defjvp(rule, symbolic_zeros=True)
+    results, leaves = swept(*primals)
+
+    def pushed(checkpoint: bool, residuals: Values, changes: Values) -> Values:
+        flat = residuals[: len(primals)]
+
+        def run(*some: Any) -> Values:
+            return _chosen(plain(loop, loop.operands(_merged(some, flat, moving)), checkpoint), active.results)
+
+        return jax.jvp(run, _chosen(flat, moving), list(changes))[1]
+
+    def pulled(residuals: Values, cotangents: Values) -> Values:
+        flat, rest = residuals[: len(primals)], residuals[len(primals) :]
+        found = _gradient(loop, active, structure[0], flat, rest, _spread(cotangents, active.results))
+        return _chosen(_spread(found, active.operands.flat), moving)
+
+    linear = Linear(partial(pushed, False), partial(pushed, True), pulled)
+    moved = linear([*primals, *leaves], _chosen(tangents, moving))
+    return results, _merged(moved, list(map(_no_tangent, results)), active.results)
 
 
-def _differentiable(cotangent: Tree, like: Tree) -> Tree:
-    return jax.tree.map(lambda a, g: g if _is_inexact(a) else None, like, cotangent)
+def _gradient(loop: Loop, active: Active, tree: Any, flat: Values, leaves: Values, cotangents: Values) -> Values:
+    """The backward pass, which can be differentiated in both modes by the operands and the cotangents."""
+    given = [ct is not None for ct in cotangents]
+
+    def scheduled(flat: Values, cotangents: Values, kept: Kept) -> Values:
+        return backward(loop, active, loop.operands(flat), kept, _spread(cotangents, given))
+
+    def again(flat: Values, cotangents: Values) -> Values:
+        return scheduled(flat, cotangents, sweep(loop, active, loop.operands(flat))[1])
+
+    def rematerialised(flat: Values, cotangents: Values) -> Values:
+        def run(*some: Any) -> Values:
+            return _chosen(plain(loop, loop.operands(_merged(some, flat, mask)), True), given)
+
+        mask = active.operands.flat
+        return list(jax.vjp(run, *_chosen(flat, mask))[1](list(cotangents)))
+
+    @jax.custom_jvp
+    def gradient(flat: Values, cotangents: Values, leaves: Values) -> Values:
+        return scheduled(flat, cotangents, jax.tree.unflatten(tree, leaves))
+
+    def rule(primals: Any, tangents: Any) -> Any:
+        arguments = [*primals[0], *primals[1]]
+        changes = [*tangents[0], *tangents[1]]  # what is kept follows from the operands
+        mask = [not isinstance(t, SymbolicZero) for t in changes]
+
+        def pushed(f: Callable[[Values, Values], Values], residuals: Values, moved: Values) -> Values:
+            def run(*some: Any) -> Values:
+                values = _merged(some, residuals, mask)
+                return f(values[: len(flat)], values[len(flat) :])
+
+            return jax.jvp(run, _chosen(residuals, mask), list(moved))[1]
+
+        def pulled(residuals: Values, given: Values) -> Values:
+            def run(*some: Any) -> Values:
+                values = _merged(some, residuals, mask)
+                return rematerialised(values[: len(flat)], values[len(flat) :])
+
+            results, pullback = jax.vjp(run, *_chosen(residuals, mask))
+            return list(pullback([_zeros(r) if ct is None else ct for r, ct in zip(results, given, strict=True)]))
+
+        linear = Linear(partial(pushed, again), partial(pushed, rematerialised), pulled)
+        found = gradient(*primals)
+        return found, linear(arguments, _chosen(changes, mask)) if any(mask) else list(map(_no_tangent, found))
+
+    gradient.defjvp(rule, symbolic_zeros=True)
+    return gradient(list(flat), _chosen(cotangents, given), list(leaves))
 
 
-def _with_float0(cotangent: Tree, like: Tree) -> Tree:
-    return jax.tree.map(lambda a, g: g if _is_inexact(a) else np.zeros(a.shape, dtypes.float0), like, cotangent)
+def _no_tangent(value: Any) -> Any:
+    return SymbolicZero(jax.typeof(value).to_tangent_aval())
 
 
-def _check(layer: Layer, depth: int, params: Tree, x: Tree) -> None:
-    lengths = {jnp.shape(a)[:1] for a in jax.tree.leaves(params)}
-    if lengths != {(depth,)}:
-        found = ", ".join(str(length[0]) if length else "none" for length in sorted(lengths)) or "no leaves"
-        raise ValueError(f"params need a leading axis of length {depth}, the schedule's depth; found: {found}")
-    h = jax.eval_shape(lambda tree: tree, x)
-    out = jax.eval_shape(lambda params, x: layer(_at(params, 0), x), params, x)
-    if jax.tree.map(lambda a: (a.shape, a.dtype), h) != jax.tree.map(lambda a: (a.shape, a.dtype), out):
-        raise TypeError(f"the layer must keep its carry's structure, shapes and dtypes; it turned {h} into {out}")
+def _batch(axis: Any, flat: Any, dims: Any, *, loop: Loop, **_: Any) -> tuple[Values, Values]:
+    """Many loops at once are one loop whose body does many steps at once; what they share stays single."""
+    options = {"axis_name": axis.name, "axis_size": axis.size, "spmd_axis_name": axis.spmd_name}
+    mapped, body = loop.operands([d is not None for d in dims]), core.jaxpr_as_fun(loop.jaxpr)
+    avals = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in loop.jaxpr.in_avals]
+    carried = [loop.pullback is not None or m for m in mapped.init]
+    while True:
+        inside = [*mapped.consts, *carried, *mapped.xs]
+        found = mapped_results(body, avals, inside, **options)
+        after = [old or new for old, new in zip(carried, found, strict=False)]
+        if after == carried:
+            break
+        carried = after
+    axes = [0 if m else None for m in inside]
+    many = jax.vmap(body, axes, [0 if m else None for m in found], **options)
+    jaxpr = jax.make_jaxpr(many)(*(_batched(a, axis.size) if m else a for a, m in zip(avals, inside, strict=True)))
+    made = replace(
+        loop,
+        jaxpr=jaxpr,
+        pullback=loop.pullback and _many_pullbacks(loop.pullback, [not m for m in mapped.xs], options),
+    )
+    where = loop.operands(dims)
+    operands = Operands(
+        [_moved_axis(v, d, 0) for v, d in zip(loop.operands(flat).consts, where.consts, strict=True)],
+        [
+            batching.bdim_at_front(v, d, axis.size) if m else v
+            for v, d, m in zip(loop.operands(flat).init, where.init, carried, strict=True)
+        ],
+        [_moved_axis(v, d, 1) for v, d in zip(loop.operands(flat).xs, where.xs, strict=True)],
+    )
+    h, ys = made(operands)
+    ends = [*(0 for _ in h), *(1 for _ in ys)]
+    return [*h, *ys], [place if m else None for place, m in zip(ends, found, strict=True)]
+
+
+def mapped_results(
+    f: Callable[..., Any], avals: Sequence[Any], mapped: Sequence[bool], axis_size: int = 2, **options: Any
+) -> list[bool]:
+    """Which results of a function differ from one to the next of many if these arguments do."""
+    found: list[list[bool]] = []
+
+    @custom_vmap
+    def probe(*results: Any) -> Any:
+        return results
+
+    @probe.def_vmap
+    def _(_: int, batched: Any, *results: Any) -> Any:
+        found.append(list(batched))
+        return results, tuple(batched)
+
+    shapes = [_batched(a, axis_size) if m else a for a, m in zip(avals, mapped, strict=True)]
+    axes = [0 if m else None for m in mapped]
+    jax.eval_shape(jax.vmap(lambda *values: probe(*f(*values)), axes, axis_size=axis_size, **options), *shapes)
+    return found[-1] if found else [False] * len(jax.eval_shape(f, *avals))
+
+
+def _batched(aval: Any, size: int) -> Any:
+    return jax.ShapeDtypeStruct((size, *aval.shape), aval.dtype)
+
+
+def _moved_axis(value: Any, source: int | None, place: int) -> Any:
+    return value if source is None else jnp.moveaxis(value, source, place)
+
+
+def _many_pullbacks(pullback: Pullback, shared: Sequence[bool], options: Any) -> Pullback:
+    """The pullbacks of many steps: cotangents of inputs that they share are added up."""
+
+    def rule(x: Values, h_in: Values, h_out: Values, g: Values) -> tuple[Values, Values]:
+        axes = [None if s else 0 for s in shared]
+        of_x, of_h = jax.vmap(pullback, (axes, 0, 0, 0), **options)(x, h_in, h_out, g)
+        return [ct.sum(0) if s else ct for ct, s in zip(of_x, shared, strict=True)], of_h
+
+    return rule
+
+
+def _run(*operands: Any, loop: Loop, **_: Any) -> Values:
+    return plain(loop, loop.operands(operands))
+
+
+def _avals(*_avals: Any, loop: Loop, length: int, **_: Any) -> Values:
+    carry, ys = loop.parted(loop.jaxpr.out_avals)
+    return [*carry, *(y.update(shape=(length, *y.shape)) for y in ys)]
+
+
+loop_p = core.Primitive(_jax.SCHEDULED)
+loop_p.multiple_results = True
+loop_p.def_impl(_run)
+loop_p.def_abstract_eval(_avals)
+mlir.register_lowering(loop_p, mlir.lower_fun(_run, multiple_results=True))
+ad.primitive_jvps[loop_p] = _jvp
+batching.fancy_primitive_batchers[loop_p] = _batch
+
+
+# ---------------------------------------------------------------- arrays
+
+
+def _at(values: Values, i: Any) -> Values:
+    return [lax.dynamic_index_in_dim(v, i, keepdims=False) for v in values]
+
+
+def _slice(values: Values, start: Any, count: int) -> Values:
+    return [lax.dynamic_slice_in_dim(v, start, count) for v in values]
+
+
+def _put(values: Values, entries: Values, i: Any) -> Values:
+    return [lax.dynamic_update_index_in_dim(v, e, i, 0) for v, e in zip(values, entries, strict=True)]
+
+
+def _put_slice(values: Values, entries: Values, start: Any) -> Values:
+    return [lax.dynamic_update_slice_in_dim(v, e, start, 0) for v, e in zip(values, entries, strict=True)]
+
+
+def _zeros(like: Any, dtype: Any = None) -> Any:
+    return jnp.zeros(jnp.shape(like), dtype or like.dtype)
+
+
+def is_inexact(value: Any) -> bool:
+    """Does a value have derivatives: is it of floating-point or complex numbers?"""
+    return bool(jnp.issubdtype(value.dtype, jnp.inexact))

@@ -4,6 +4,10 @@ A chain of ``depth`` layers turns ``h_0`` into ``h_1, ..., h_depth``; the loss c
 ``depth + 1``. The backward step of layer ``i`` needs its input ``h_{i-1}``, so a schedule hands over
 ``h_depth, ..., h_1, h_0`` in this order while it holds at most ``slots`` activations.
 
+Layers can go in blocks, each taped as a whole when its backward step comes, and the last ``tail`` layers can be taped
+by the forward pass itself. So one family reaches from plain backprop (all is tail) to the binomial optimum (blocks of
+one layer, no tail).
+
 References
 ----------
 Griewank and Walther, "Algorithm 799: revolve", ACM TOMS 26 (2000): the binomial optimum.
@@ -48,7 +52,11 @@ class Schedule:
         Activations that are held at most, the input's among them.
     moves
         What is done, in order: ``Row`` by ``Row``, or a table of integers with its columns. ``rows`` and ``table`` give
-        them as either.
+        them as either. Positions count blocks.
+    block
+        Layers of a block.
+    tail
+        Layers at the end that the forward pass tapes.
 
     Raises
     ------
@@ -59,22 +67,39 @@ class Schedule:
     depth: int
     slots: int
     moves: Sequence[Row] | np.ndarray[Any, np.dtype[Any]] = field(repr=False)
+    block: int = 1
+    tail: int = 0
 
     def __post_init__(self) -> None:
+        if self.block < 1 or self.tail < 0 or self.blocks < 0 or self.blocks * self.block + self.tail != self.depth:
+            raise ValueError(
+                f"a schedule of {self.depth} layers has no whole number of blocks of {self.block} before a tail of "
+                f"{self.tail}"
+            )
         if not _is_valid(self):
             for _ in interpret(self):  # raises at the first row that breaks a rule
                 pass
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Schedule) or (self.depth, self.slots) != (other.depth, other.slots):
+        if not isinstance(other, Schedule) or self._sizes != other._sizes:
             return False
         return np.array_equal(self.table, other.table)
 
     def __hash__(self) -> int:
-        return hash((self.depth, self.slots, len(self.table)))
+        return hash((*self._sizes, len(self.table)))
+
+    @property
+    def _sizes(self) -> tuple[int, int, int, int]:
+        return self.depth, self.slots, self.block, self.tail
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Schedule, (self.depth, self.slots, self.table)  # a copy is made and validated like any other
+        return Schedule, (
+            self.depth,
+            self.slots,
+            self.table,
+            self.block,
+            self.tail,
+        )  # a copy is made and validated like any other
 
     @cached_property
     def table(self) -> Table:
@@ -100,23 +125,47 @@ class Schedule:
     @property
     def evaluations(self) -> int:
         """Layer evaluations in the lecture's account: a stored input enables its backward step."""
-        return int(self.table[:, ADVANCE].sum(dtype=np.int64))
+        return int(self.table[:, ADVANCE].sum(dtype=np.int64)) * self.block + self.tail
 
     @property
     def taped_evaluations(self) -> int:
-        """Layer evaluations when every backward step evaluates its layer once more for the residuals."""
-        return self.evaluations + self.depth
+        """Layer evaluations when every backward step evaluates its layers once more for the residuals."""
+        return self.evaluations + self.blocks * self.block
+
+    @property
+    def blocks(self) -> int:
+        """Blocks before the tail: the chain that the moves reverse."""
+        return (self.depth - self.tail) // self.block
+
+    def memory(self, residuals: float) -> float:
+        """What a gradient holds at most, in activations, if a layer hands ``residuals`` of them to its backward pass.
+
+        Beside slots and residuals there are four: two in front of a layer and two behind it.
+        """
+        return max(self.tail, self.block if self.blocks else 0) * residuals + (self.slots if self.blocks else 0) + 4
 
     @property
     def first_sweep(self) -> int:
         """Number of rows up to the first backward step: the forward pass."""
         return int(np.argmax(self.table[:, BACKWARD])) + 1
 
+    @cached_property
+    def first_stores(self) -> Table:
+        """What the first sweep leaves in slots, in the order of the chain: a row a store, (at, advance, slot)."""
+        held = {0: 0}
+        for _, at, advance, store, _ in self.table[: self.first_sweep].tolist():
+            if store != NO_STORE:
+                held[store] = at + advance
+        ends = sorted((position, slot) for slot, position in held.items() if position > 0)
+        starts = [0, *(position for position, _ in ends)]
+        rows = [(at, end - at, slot) for at, (end, slot) in zip(starts, ends, strict=False)]
+        return np.array(rows, np.int32).reshape(-1, 3)
+
 
 def _is_valid(schedule: Schedule) -> bool:
     """The rules of ``interpret``, for all rows at once."""
-    depth, slots, table = schedule.depth, schedule.slots, schedule.table
-    if depth < 1 or slots < 1 or len(table) == 0:
+    depth, slots, table = schedule.blocks, schedule.slots, schedule.table
+    if schedule.depth < 0 or slots < 1 or len(table) == 0:
         return False
     load, at, advance, store, backward = table.astype(np.int64).T
     position, stores = at + advance, store != NO_STORE
@@ -156,9 +205,9 @@ def interpret(schedule: Schedule) -> Iterator[State]:
     ValueError
         At the first row that breaks a rule, in one line.
     """
-    depth, slots, rows = schedule.depth, schedule.slots, schedule.rows
-    if depth < 1 or slots < 1:
-        raise ValueError(f"a schedule needs a depth and a number of slots of at least 1, got {depth} and {slots}")
+    depth, slots, rows = schedule.blocks, schedule.slots, schedule.rows
+    if depth < 0 or slots < 1:
+        raise ValueError(f"a schedule needs a depth of at least 0 and slots of at least 1, got {depth} and {slots}")
     held = {0: 0}
     pending = depth
     for i, row in enumerate(rows):
@@ -295,19 +344,19 @@ def multilevel(depth: int, levels: int) -> Schedule:
     Raises
     ------
     ValueError
-        If ``depth`` or ``levels`` is below 1.
+        If ``depth`` is below 0 or ``levels`` below 1.
     """
     depth, levels = index(depth), index(levels)
-    if depth < 1 or levels < 1:
-        raise ValueError(f"multilevel needs a depth and levels of at least 1, got {depth} and {levels}")
+    if depth < 0 or levels < 1:
+        raise ValueError(f"multilevel needs a depth of at least 0 and levels of at least 1, got {depth} and {levels}")
     made = cache(_multilevel)  # the segments of a level have few lengths
     return _schedule(depth, [made(depth, levels, True, made)])
 
 
 def _multilevel(length: int, level: int, last: bool, made: Callable[..., Table]) -> Table:
     """The moves for a segment of so many layers; ``last``: is h_length asked for?"""
-    if length == 1:
-        return _table(0, 0, [1, 0] if last else [0], NO_STORE, True)
+    if length <= 1:
+        return _table(0, 0, [1, 0] if last and length else [0], NO_STORE, True)
     parts = length if level == 1 else _ceil_root(length, level)
     bounds = np.arange(parts + 1) * length // parts
     k, steps = np.arange(parts), np.diff(bounds)
@@ -348,15 +397,15 @@ def binomial(depth: int, slots: int) -> Schedule:
     Raises
     ------
     ValueError
-        If ``depth`` or ``slots`` is below 1.
+        If ``depth`` is below 0 or ``slots`` below 1.
 
     References
     ----------
     Griewank and Walther, "Algorithm 799: revolve", ACM TOMS 26 (2000), proposition 1, in the account of this module.
     """
     depth, slots = index(depth), index(slots)
-    if depth < 1 or slots < 1:
-        raise ValueError(f"binomial needs a depth and a number of slots of at least 1, got {depth} and {slots}")
+    if depth < 0 or slots < 1:
+        raise ValueError(f"binomial needs a depth of at least 0 and slots of at least 1, got {depth} and {slots}")
     repeats = 0
     while _reach(slots, repeats) < depth + 1:
         repeats += 1
@@ -367,7 +416,7 @@ def binomial(depth: int, slots: int) -> Schedule:
 @cache
 def _reach(slots: int, repeats: int) -> int:
     """Longest chain that ``slots`` slots reverse when no layer is evaluated more than ``repeats`` times."""
-    return comb(slots + repeats, slots) if repeats >= 0 else 0
+    return comb(slots + repeats, min(slots, repeats)) if repeats >= 0 else 0
 
 
 SMALL = 256  # layers of a segment whose moves are made once for all segments of its kind
@@ -410,3 +459,115 @@ def _stored(length: int) -> Table:
     forward = _table(k, k, 1, k + 1, False)
     forward[-1, [STORE, BACKWARD]] = NO_STORE, True
     return np.concatenate([forward, _table(k, k, 0, NO_STORE, True)[::-1]])
+
+
+def blocks(depth: int, slots: int | None = None, block: int = 1, tail: int | None = None) -> Schedule:
+    """Blocks of layers by the optimum for ``slots`` slots, then a tail that the forward pass tapes.
+
+    Parameters
+    ----------
+    depth
+        Layers of the chain, n.
+    slots
+        Block inputs that may be held at most, the chain's input among them; one each if None.
+    block
+        Layers of a block.
+    tail
+        Layers at the end that are taped by the forward pass; if None, as many of 1 to ``block`` as leave whole blocks.
+        All layers: plain backprop.
+
+    Returns
+    -------
+    Schedule
+        With enough slots for all blocks, 2n - tail evaluations in the tape's account.
+
+    Raises
+    ------
+    ValueError
+        If the layers before the tail are no whole number of blocks, or one block of several layers: its one trip is no
+        loop to XLA, which then merges it with the forward pass and keeps all residuals.
+
+    References
+    ----------
+    Griewank and Walther, "Algorithm 799: revolve", ACM TOMS 26 (2000), for the blocks.
+    """
+    depth, block = index(depth), index(block)
+    if depth < 0 or block < 1 or (slots is not None and index(slots) < 1):
+        raise ValueError(
+            f"blocks needs a depth of at least 0, slots and a block of at least 1, got {depth}, {slots}, {block}"
+        )
+    if tail is None:
+        tail = min(depth, (depth - 1) % block + 1) if depth else 0
+        tail = depth if block > 1 and (depth - tail) // block == 1 else tail
+    count, odd = divmod(depth - index(tail), block)
+    if not 0 <= tail <= depth or odd:
+        raise ValueError(f"{depth} layers less a tail of {tail} are no whole number of blocks of {block}")
+    if count == 1 and block > 1:
+        raise ValueError(f"one block of {block} layers saves nothing: make two of it, or put it into the tail")
+    made = binomial(count, min(slots or count + 1, count + 1))
+    return Schedule(depth, made.slots, made.table, block, tail)
+
+
+def within(depth: int, memory: float, residuals: float) -> Schedule:
+    """The schedule of ``blocks`` with the fewest evaluations whose gradient fits into a memory.
+
+    Parameters
+    ----------
+    depth
+        Layers of the chain, n.
+    memory
+        What a gradient may hold, in activations.
+    residuals
+        What a layer hands to its backward pass, in activations.
+
+    Returns
+    -------
+    Schedule
+        With ``memory(residuals)`` at most the given; plain backprop where that fits.
+
+    Raises
+    ------
+    ValueError
+        If nothing fits; the message says what the least is.
+    """
+    plain = blocks(depth, 1, 1, depth)
+    if depth == 0 or plain.memory(residuals) <= memory:
+        return plain
+    least = blocks(depth, 1, 1, 1).memory(residuals)
+    if memory < least:
+        raise ValueError(
+            f"a gradient of {depth} layers takes {least:.3g} activations at least, {memory:.3g} are too few"
+        )
+    found = []
+    for block in grid(1, depth):
+        if (room := memory - 4 - 1) < block * residuals:
+            break
+        fewest = max(1 if block == 1 else 2, -int((room // residuals - depth) // block))
+        for count in grid(fewest, depth // block):
+            tail = depth - count * block
+            slots = int(memory - 4 - max(tail, block) * residuals)
+            if slots >= 1:
+                found.append(
+                    (block * (_least_evaluations(count, min(slots, count)) + count) + tail, block, tail, slots)
+                )
+    _, block, tail, slots = min(found)
+    return blocks(depth, slots, block, tail)
+
+
+def grid(first: int, last: int) -> Iterator[int]:
+    """Numbers from the first to the last, at most a tenth apart."""
+    while first <= last:
+        yield first
+        first += max(1, first // 10)
+
+
+def _least_evaluations(depth: int, slots: int) -> int:
+    """Those of ``binomial(depth, slots)``."""
+    length, high = depth + 1, 1
+    while _reach(slots, high) < length:
+        high *= 2
+    low = high // 2  # least repeats that reach the loss lie between
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if _reach(slots, middle) >= length else (middle + 1, high)
+    return low * length - comb(slots + low, slots + 1)

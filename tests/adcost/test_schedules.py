@@ -18,13 +18,16 @@ from adcost.checkpointing import (
     Row,
     Schedule,
     binomial,
+    blocks,
     interpret,
     memory_poor,
     multilevel,
     peak_slots,
     sqrt,
     store_all,
+    within,
 )
+from adcost.checkpointing.executor import STEP, _tables
 from analysis import theory
 from benchmarks.studies.backprop import two_pass_slots
 
@@ -174,10 +177,10 @@ def test_all_rows_at_once_are_judged_as_one_by_one(depth, slots, spoiled):
 
 
 @pytest.mark.parametrize(
-    "make", [lambda: binomial(0, 3), lambda: binomial(3, 0), lambda: sqrt(0), lambda: multilevel(3, 0)]
+    "make", [lambda: binomial(-1, 3), lambda: binomial(3, 0), lambda: sqrt(-1), lambda: multilevel(3, 0)]
 )
 def test_impossible_sizes_are_refused(make):
-    with pytest.raises(ValueError, match="at least 1"):
+    with pytest.raises(ValueError, match=r"of at least [01]"):
         make()
 
 
@@ -221,3 +224,75 @@ def test_a_schedule_for_a_million_layers_is_the_optimum(slots):
 def test_long_segments_of_several_levels_are_those_of_short_ones():
     schedule = multilevel(10**6, 3)
     assert (schedule.slots, schedule.evaluations) == (1 + 3 * 99, 3 * 10**6 - 2 * 100**2)
+
+
+def handed_over(schedule):
+    """What the executor's tables hand over to backward steps, executed symbolically, and its evaluations of blocks."""
+    held, position, evaluations = {0: 0}, 0, 0
+    for at, advance, slot in schedule.first_stores.tolist():
+        assert at == position
+        held[slot] = position = at + advance
+    moves, steps = _tables(schedule)
+    positions = [schedule.blocks]  # the forward pass ends there
+    for step in steps.tolist():
+        for load, at, advance, store in moves[step[STEP.first_move] : step[STEP.end_move]].tolist():
+            assert held[load] == at
+            held[store], evaluations = at + advance, evaluations + advance
+        assert held[step[STEP.load]] == step[STEP.at]
+        positions.append(step[STEP.at] + step[STEP.advance])
+        evaluations += step[STEP.advance]
+    assert max(held) < schedule.slots
+    return positions, evaluations + schedule.blocks
+
+
+def test_every_small_schedule_executed_symbolically():
+    for n in range(41):
+        for s in range(1, n + 2):
+            for schedule in (binomial(n, s), blocks(n, s)):
+                assert [state.pending for state in interpret(schedule)][-1] == -1
+                positions, evaluations = handed_over(schedule)
+                assert positions == list(range(schedule.blocks, -1, -1)), (n, s)
+                assert evaluations * schedule.block + schedule.tail == schedule.evaluations, (n, s)
+                assert schedule.slots <= max(1, min(s, n)), (n, s)
+
+
+@given(st.integers(0, 200), st.integers(1, 12), st.integers(1, 20), st.integers(0, 200))
+def test_blocks_and_a_tail(n, slots, block, tail):
+    if tail > n or (n - tail) % block or (block > 1 and (n - tail) // block == 1):
+        with pytest.raises(ValueError, match="layers"):
+            blocks(n, slots, block, tail)
+        return
+    schedule = blocks(n, slots, block, tail)
+    count = (n - tail) // block
+    assert (schedule.depth, schedule.blocks, schedule.tail) == (n, count, tail)
+    assert schedule.taped_evaluations == block * (theory.optimal_evaluations(count, slots) + count) + tail
+    if slots >= count:
+        assert schedule.taped_evaluations == 2 * n - tail
+    positions, _ = handed_over(schedule)
+    assert positions == list(range(count, -1, -1))
+
+
+@given(st.integers(1, 3000), st.integers(1, 40))
+def test_a_tail_that_is_not_told_leaves_whole_blocks(n, block):
+    schedule = blocks(n, None, block)
+    assert schedule.blocks == 0 or (1 <= schedule.tail <= block)
+    assert schedule.blocks != 1 or block == 1
+
+
+@given(st.integers(1, 2000), st.floats(0.2, 8), st.floats(0, 1))
+def test_a_budget_is_kept_and_more_of_it_costs_no_evaluation(n, residuals, share):
+    least, plain = (blocks(n, 1, 1, tail).memory(residuals) for tail in (1, n))
+    budget = least + share * max(plain - least, 0)
+    smaller, larger = within(n, budget, residuals), within(n, 1.1 * budget, residuals)
+    assert smaller.memory(residuals) <= budget
+    assert larger.taped_evaluations <= smaller.taped_evaluations
+    if plain <= budget:
+        assert smaller.taped_evaluations == n
+    with pytest.raises(ValueError, match="at least"):
+        within(n, min(least, plain) * 0.99, residuals)
+
+
+def test_a_million_layers_are_scheduled_in_no_time():
+    n = 10**6
+    for schedule in (binomial(n, 20), blocks(n, None, 1000), within(n, 5000.0, 2.0), sqrt(n)):
+        assert schedule.depth == n
