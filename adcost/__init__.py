@@ -2,7 +2,7 @@
 
 - Checkpointing: ``store_all``, ``memory_poor``, ``sqrt``, ``multilevel``, ``binomial`` and ``blocks`` make schedules;
   ``scan`` is ``lax.scan`` by one, ``checkpointed`` runs all loops of any function so, ``checkpointed_chain`` takes
-  layers with parameters.
+  layers with parameters; ``while_loop`` is ``lax.while_loop`` with a reverse mode.
 - Modes: ``which_mode`` says whether forward or reverse mode is cheaper for a Jacobian, from the program alone.
 - Memory: ``compile_for`` compiles for a device that need not be here, ``planned_bytes`` says what it would take.
 - ``safe_svd``, ``safe_eigh`` and ``safe_nuclear_norm`` have finite gradients everywhere; ``kept_solve`` is a linear
@@ -23,6 +23,7 @@ from adcost.checkpointing import (
     scan,
     sqrt,
     store_all,
+    while_loop,
 )
 from adcost.evaluation_trace import Node, evaluation_trace
 from adcost.kept_solve import kept_solve
@@ -55,5 +56,6 @@ __all__ = [
     "store_all",
     "trace_estimators",
     "which_mode",
+    "while_loop",
 ]
 __version__ = "0.5.0"

@@ -1,5 +1,7 @@
 """All that depends on JAX's internals or on its version; everything else of this package uses public names.
 
+(``checkpointing`` defines primitives of its own, with ``jax.extend.core`` and ``jax.interpreters``.)
+
 The parameters of an equation are JAX's own business: those of ``scan`` changed in 0.11, those of ``remat2`` and others
 became attributes of a ``call_hi_primitive`` where ``jax_remat3``, ``jax_scan3`` or ``jax_custom_vjp3`` is set (0.12).
 """

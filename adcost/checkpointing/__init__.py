@@ -18,6 +18,7 @@ from adcost.checkpointing.schedules import (
     store_all,
     within,
 )
+from adcost.checkpointing.while_loop import while_loop
 
 __all__ = [
     "NO_STORE",
@@ -36,5 +37,6 @@ __all__ = [
     "scan",
     "sqrt",
     "store_all",
+    "while_loop",
     "within",
 ]

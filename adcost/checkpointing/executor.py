@@ -29,8 +29,22 @@ from jax.interpreters import ad, batching, mlir
 from adcost import _jax
 from adcost.checkpointing.linear import Linear
 from adcost.checkpointing.schedules import ADVANCE, AT, LOAD, NO_STORE, STORE, Schedule
+from adcost.checkpointing.values import (
+    Values,
+    arrays,
+    at,
+    chosen,
+    is_inexact,
+    merged,
+    no_tangent,
+    put,
+    put_stretch,
+    spread,
+    stretch,
+    wide,
+    zeros,
+)
 
-Values = Sequence[Any]
 Pullback = Callable[[Values, Values, Values, Values], tuple[Values, Values]]
 ADVANCING, MOVING = "checkpointing_advance", "checkpointing_move"  # the names of its loops in a jaxpr
 
@@ -72,13 +86,8 @@ class Loop:
     def __call__(self, operands: Operands) -> tuple[Values, Values]:
         """The carry and the outputs of the scan."""
         told = {"num_consts": self.num_consts, "num_carry": self.num_carry, "reverse": self.reverse}  # as of a scan
-        flat, length = self.arrays(operands.flat), self.schedule.depth
+        flat, length = arrays(operands.flat, self.jaxpr.in_avals), self.schedule.depth
         return self.parted(loop_p.bind(*flat, jaxpr=self.jaxpr, length=length, loop=self, **told))
-
-    def arrays(self, flat: Values) -> Values:
-        """The operands as arrays: some come as numbers."""
-        pairs = zip(flat, self.jaxpr.in_avals, strict=True)
-        return [v if isinstance(v, jax.Array) else jnp.asarray(v, a.dtype) for v, a in pairs]
 
     def operands(self, flat: Sequence[Any]) -> Operands:
         a, b = self.num_consts, self.num_consts + self.num_carry
@@ -158,10 +167,10 @@ def _step_kept(loop: Loop, moving: Operands, *values: Any) -> Values:
     """The carry after a step, and what the step's pullback holds."""
 
     def run(*some: Any) -> Any:
-        found = core.jaxpr_as_fun(loop.jaxpr)(*_merged(some, values, moving.flat))
+        found = core.jaxpr_as_fun(loop.jaxpr)(*merged(some, values, moving.flat))
         return [v for v in found if is_inexact(v)], found[: loop.num_carry]
 
-    _, pullback, carry = jax.vjp(run, *_chosen(values, moving.flat), has_aux=True)
+    _, pullback, carry = jax.vjp(run, *chosen(values, moving.flat), has_aux=True)
     return [*carry, *jax.tree.leaves(pullback)]
 
 
@@ -189,7 +198,7 @@ def step_bytes(loop: Loop) -> StepBytes:
     free = {*given.consts, *given.xs, *jaxpr.constvars}
     pairs = list(zip(jaxpr.outvars, varies, strict=True))[loop.num_carry :]
     held: dict[Any, Any] = {v: v.aval for v, changes in pairs if changes and isinstance(v, core.Var) and v not in free}
-    slot = _chosen([v.aval for v in given.init], _needed(loop, moving, avals))
+    slot = chosen([v.aval for v in given.init], _needed(loop, moving, avals))
     return StepBytes(*(sum(a.size * a.dtype.itemsize for a in some) for some in (list(held.values()), slot)))
 
 
@@ -209,28 +218,14 @@ def _moved(f: Callable[..., Any], avals: Sequence[Any], moving: Sequence[bool]) 
 
     def along(values: Sequence[Any], tangents: Sequence[Any]) -> Any:
         def run(*some: Any) -> Any:
-            return probe(*f(*_merged(some, values, moving)))
+            return probe(*f(*merged(some, values, moving)))
 
-        return jax.jvp(run, _chosen(values, moving), list(tangents))
+        return jax.jvp(run, chosen(values, moving), list(tangents))
 
     if not any(moving):
         return [False] * len(jax.eval_shape(f, *avals))
-    jax.eval_shape(along, list(avals), [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in _chosen(avals, moving)])
+    jax.eval_shape(along, list(avals), [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in chosen(avals, moving)])
     return found[-1]
-
-
-def _chosen(values: Sequence[Any], mask: Sequence[bool]) -> Values:
-    return [v for v, m in zip(values, mask, strict=True) if m]
-
-
-def _merged(some: Sequence[Any], values: Sequence[Any], mask: Sequence[bool]) -> Values:
-    """The values, those of the mask replaced."""
-    given = iter(some)
-    return [next(given) if m else v for v, m in zip(values, mask, strict=True)]
-
-
-def _spread(some: Sequence[Any], mask: Sequence[bool]) -> Values:
-    return _merged(some, [None] * len(mask), mask)
 
 
 # ---------------------------------------------------------------- forward
@@ -249,27 +244,27 @@ def sweep(loop: Loop, active: Active, operands: Operands) -> tuple[Values, Kept]
     schedule, c = loop.schedule, loop.schedule.block
     stores = schedule.first_stores  # a row a store: start, blocks, slot
     ys: Values = [jnp.zeros((schedule.depth, *y.shape), y.dtype) for y in loop.parted(loop.jaxpr.out_avals)[1]]
-    slots: Values = [jnp.broadcast_to(h, (schedule.slots, *h.shape)) for h in _chosen(init, active.needed)]
+    slots: Values = [jnp.broadcast_to(h, (schedule.slots, *h.shape)) for h in chosen(init, active.needed)]
     state: tuple[Values, Values] = (init, ys)
     stored = int(stores[:, 1].sum())
 
     def step(i: Any, state: tuple[Values, Values]) -> tuple[Values, Values]:
-        h, y = loop.body(consts, state[0], _at(xs, loop.place(i)))
-        return h, _put(state[1], y, loop.place(i))
+        h, y = loop.body(consts, state[0], at(xs, loop.place(i)))
+        return h, put(state[1], y, loop.place(i))
 
     def to_slot(k: Any, carry: Any) -> Any:
         start, count, slot = jnp.asarray(stores)[k]
         slots, state = carry
         with jax.named_scope(ADVANCING):
             state = lax.fori_loop(start * c, (start + count) * c, step, state)
-        return _put(slots, _chosen(state[0], active.needed), slot), state
+        return put(slots, chosen(state[0], active.needed), slot), state
 
     slot_of = np.repeat(stores[:, 2], stores[:, 1])  # of each block the next slot that is filled
 
     def step_to_slot(i: Any, carry: Any) -> Any:
         slots, state = carry
         state = step(i, state)
-        return _put(slots, _chosen(state[0], active.needed), jnp.asarray(slot_of)[i // c]), state
+        return put(slots, chosen(state[0], active.needed), jnp.asarray(slot_of)[i // c]), state
 
     if ys and stored:  # one loop: only then does XLA leave out outputs that nobody reads; a slot is written each step
         slots, state = lax.fori_loop(0, stored * c, step_to_slot, (slots, state))
@@ -281,32 +276,28 @@ def sweep(loop: Loop, active: Active, operands: Operands) -> tuple[Values, Kept]
     if not schedule.tail:
         return [*h, *ys], Kept(slots, h if loop.pullback else None)
     start = loop.place(schedule.blocks * c, schedule.tail)
-    (h, ys_tail), pullback = _taped(loop, active, consts, h, _slice(xs, start, schedule.tail), schedule.tail)
-    return [*h, *_put_slice(ys, ys_tail, start)], Kept(slots, pullback)
+    (h, ys_tail), pullback = taped(loop, active, consts, h, stretch(xs, start, schedule.tail), schedule.tail)
+    return [*h, *put_stretch(ys, ys_tail, start)], Kept(slots, pullback)
 
 
-def _taped(loop: Loop, active: Active, consts: Values, h: Values, xs: Values, count: int) -> Any:
+def taped(loop: Loop, active: Active, consts: Values, h: Values, xs: Values, count: int) -> Any:
     """A stretch of the loop with its pullback, which takes and gives lists with None where nothing is differentiated.
 
     Constants of low precision are differentiated as float32, so that their cotangents are added up in it.
     """
     masks, results = active.operands, loop.parted(active.results)
-    wide = [v.astype(_wide(v.dtype)) if m else v for v, m in zip(consts, masks.consts, strict=True)]
-    widened = any(w is not v for w, v in zip(wide, consts, strict=True))
-    narrow = replace(loop, jaxpr=_narrowed(loop, wide)) if widened else loop
+    widened = [v.astype(wide(v.dtype)) if m else v for v, m in zip(consts, masks.consts, strict=True)]
+    same = all(w is v for w, v in zip(widened, consts, strict=True))
+    narrow = loop if same else replace(loop, jaxpr=_narrowed(loop, widened))
 
     def run(consts_a: Values, h_a: Values, xs_a: Values) -> Any:
-        given = zip((consts_a, h_a, xs_a), (wide, h, xs), masks, strict=True)
-        out = narrow.scan(Operands(*(_merged(a, v, m) for a, v, m in given)), count)
-        return [_chosen(*pair) for pair in zip(out, results, strict=True)], out
+        given = zip((consts_a, h_a, xs_a), (widened, h, xs), masks, strict=True)
+        out = narrow.scan(Operands(*(merged(a, v, m) for a, v, m in given)), count)
+        return [chosen(*pair) for pair in zip(out, results, strict=True)], out
 
-    arguments = (_chosen(v, m) for v, m in zip((wide, h, xs), masks, strict=True))
+    arguments = (chosen(v, m) for v, m in zip((widened, h, xs), masks, strict=True))
     _, pullback, out = jax.vjp(run, *arguments, has_aux=True)
     return out, pullback
-
-
-def _wide(dtype: Any) -> Any:
-    return jnp.float32 if jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 32 else dtype
 
 
 def _narrowed(loop: Loop, wide: Values) -> Any:
@@ -333,29 +324,29 @@ def backward(loop: Loop, active: Active, operands: Operands, kept: Kept, cotange
         raise TypeError("a pullback has no gradient for what the layer closes over: pass it in params")
     moves, steps = _tables(schedule)
     g, g_ys = loop.parted(cotangents)
-    g = [_zeros(h) if ct is None else ct for h, ct, m in zip(init, g, masks.init, strict=True) if m]
+    g = [zeros(h) if ct is None else ct for h, ct, m in zip(init, g, masks.init, strict=True) if m]
     active_ys, of_y = loop.parted(active.results)[1], loop.parted(loop.jaxpr.out_avals)[1]
 
     def of_outputs(start: Any, count: int) -> Values:
         return [
             jnp.zeros((count, *y.shape), y.dtype) if ct is None else lax.dynamic_slice_in_dim(ct, start, count)
-            for ct, y in zip(_chosen(g_ys, active_ys), _chosen(of_y, active_ys), strict=True)
+            for ct, y in zip(chosen(g_ys, active_ys), chosen(of_y, active_ys), strict=True)
         ]
 
-    g_consts: Values = [_zeros(v, _wide(v.dtype)) for v in _chosen(consts, masks.consts)]
-    g_xs: Values = [_zeros(v) for v in _chosen(xs, masks.xs)]
+    g_consts: Values = [zeros(v, wide(v.dtype)) for v in chosen(consts, masks.consts)]
+    g_xs: Values = [zeros(v) for v in chosen(xs, masks.xs)]
     if schedule.tail:
         start = loop.place(schedule.blocks * c, schedule.tail)
         g_consts, g, of_tail = kept.last([g, of_outputs(start, schedule.tail)])
-        g_xs = _put_slice(g_xs, of_tail, start)
+        g_xs = put_stretch(g_xs, of_tail, start)
 
     # What of the carry nobody reads may be anything; not the first carry itself, which would then be kept.
     anything = [lax.full_like(h, 0) if not m else h for h, m in zip(init, active.needed, strict=True)]
 
     def advance(h: Values, start: Any, count: Any) -> Values:
         def step(i: Any, h: Values) -> Values:
-            h, _ = loop.body(consts, _merged(h, anything, active.needed), _at(xs, loop.place(i)))
-            return _chosen(h, active.needed)
+            h, _ = loop.body(consts, merged(h, anything, active.needed), at(xs, loop.place(i)))
+            return chosen(h, active.needed)
 
         with jax.named_scope(ADVANCING):
             return lax.fori_loop(start * c, (start + count) * c, step, h)
@@ -365,11 +356,11 @@ def backward(loop: Loop, active: Active, operands: Operands, kept: Kept, cotange
 
         def move(k: Any, slots: Values) -> Values:
             load, start, count, store = jnp.asarray(moves)[k]
-            return _put(slots, advance(_at(slots, load), start, count), store)
+            return put(slots, advance(at(slots, load), start, count), store)
 
         with jax.named_scope(MOVING):
             slots = lax.fori_loop(step[STEP.first_move], step[STEP.end_move], move, slots)
-        return advance(_at(slots, step[STEP.load]), step[STEP.at], step[STEP.advance]), slots
+        return advance(at(slots, step[STEP.load]), step[STEP.at], step[STEP.advance]), slots
 
     def backward_step(carry: Any, step: Any) -> Any:
         slots, h_out, g, g_consts, g_xs = carry
@@ -377,21 +368,21 @@ def backward(loop: Loop, active: Active, operands: Operands, kept: Kept, cotange
         first = (step[STEP.at] + step[STEP.advance]) * c
         start = loop.place(first, c)
         if loop.pullback is None:
-            h = _merged(h, anything, active.needed)
-            _, pullback = _taped(loop, active, consts, h, _slice(xs, start, c), c)
+            h = merged(h, anything, active.needed)
+            _, pullback = taped(loop, active, consts, h, stretch(xs, start, c), c)
             more, g, of_xs = pullback([g, of_outputs(start, c)])
             g_consts = [a + b for a, b in zip(g_consts, more, strict=True)]
-            g_xs = _put_slice(g_xs, of_xs, start)
+            g_xs = put_stretch(g_xs, of_xs, start)
         else:
-            x = _at(xs, start)
-            of_x, of_h = loop.pullback(x, h, h_out, _spread(g, masks.init))
-            g, g_xs, h_out = _chosen(of_h, masks.init), _put(g_xs, _chosen(of_x, masks.xs), start), h
+            x = at(xs, start)
+            of_x, of_h = loop.pullback(x, h, h_out, spread(g, masks.init))
+            g, g_xs, h_out = chosen(of_h, masks.init), put(g_xs, chosen(of_x, masks.xs), start), h
         return (slots, h_out, g, g_consts, g_xs), None
 
     if schedule.blocks:
         carry = (kept.slots, kept.last if loop.pullback else None, g, g_consts, g_xs)
         (_, _, g, g_consts, g_xs), _ = lax.scan(backward_step, carry, jnp.asarray(steps))
-    narrow = [ct.astype(v.dtype) for ct, v in zip(g_consts, _chosen(consts, masks.consts), strict=True)]
+    narrow = [ct.astype(v.dtype) for ct, v in zip(g_consts, chosen(consts, masks.consts), strict=True)]
     return [*narrow, *g, *g_xs]
 
 
@@ -435,7 +426,9 @@ def loop_trips(schedule: Schedule) -> dict[str, int]:
 
 
 def _jvp(primals: Sequence[Any], tangents: Sequence[Any], *, loop: Loop, **_: Any) -> tuple[Values, Values]:
-    found, moved = _linearised(loop, loop.arrays(primals), [None if isinstance(t, ad.Zero) else t for t in tangents])
+    found, moved = _linearised(
+        loop, arrays(primals, loop.jaxpr.in_avals), [None if isinstance(t, ad.Zero) else t for t in tangents]
+    )
     return found, [ad.Zero(t.aval) if isinstance(t, SymbolicZero) else t for t in moved]
 
 
@@ -456,7 +449,7 @@ def _linearised(loop: Loop, primals: Values, tangents: Values) -> tuple[Values, 
         changes = [None if isinstance(t, SymbolicZero) else t for t in changes]
         results, leaves = swept(*flat)
         _, moved = _linearised(loop, list(flat), changes)
-        return (results, leaves), (moved, list(map(_no_tangent, leaves)))
+        return (results, leaves), (moved, list(map(no_tangent, leaves)))
 
     swept.defjvp(rule, symbolic_zeros=True)
     results, leaves = swept(*primals)
@@ -465,18 +458,18 @@ def _linearised(loop: Loop, primals: Values, tangents: Values) -> tuple[Values, 
         flat = residuals[: len(primals)]
 
         def run(*some: Any) -> Values:
-            return _chosen(plain(loop, loop.operands(_merged(some, flat, moving)), checkpoint), active.results)
+            return chosen(plain(loop, loop.operands(merged(some, flat, moving)), checkpoint), active.results)
 
-        return jax.jvp(run, _chosen(flat, moving), list(changes))[1]
+        return jax.jvp(run, chosen(flat, moving), list(changes))[1]
 
     def pulled(residuals: Values, cotangents: Values) -> Values:
         flat, rest = residuals[: len(primals)], residuals[len(primals) :]
-        found = _gradient(loop, active, structure[0], flat, rest, _spread(cotangents, active.results))
-        return _chosen(_spread(found, active.operands.flat), moving)
+        found = _gradient(loop, active, structure[0], flat, rest, spread(cotangents, active.results))
+        return chosen(spread(found, active.operands.flat), moving)
 
     linear = Linear(partial(pushed, False), partial(pushed, True), pulled)
-    moved = linear([*primals, *leaves], _chosen(tangents, moving))
-    return results, _merged(moved, list(map(_no_tangent, results)), active.results)
+    moved = linear([*primals, *leaves], chosen(tangents, moving))
+    return results, merged(moved, list(map(no_tangent, results)), active.results)
 
 
 def _gradient(loop: Loop, active: Active, tree: Any, flat: Values, leaves: Values, cotangents: Values) -> Values:
@@ -484,17 +477,17 @@ def _gradient(loop: Loop, active: Active, tree: Any, flat: Values, leaves: Value
     given = [ct is not None for ct in cotangents]
 
     def scheduled(flat: Values, cotangents: Values, kept: Kept) -> Values:
-        return backward(loop, active, loop.operands(flat), kept, _spread(cotangents, given))
+        return backward(loop, active, loop.operands(flat), kept, spread(cotangents, given))
 
     def again(flat: Values, cotangents: Values) -> Values:
         return scheduled(flat, cotangents, sweep(loop, active, loop.operands(flat))[1])
 
     def rematerialised(flat: Values, cotangents: Values) -> Values:
         def run(*some: Any) -> Values:
-            return _chosen(plain(loop, loop.operands(_merged(some, flat, mask)), True), given)
+            return chosen(plain(loop, loop.operands(merged(some, flat, mask)), True), given)
 
         mask = active.operands.flat
-        return list(jax.vjp(run, *_chosen(flat, mask))[1](list(cotangents)))
+        return list(jax.vjp(run, *chosen(flat, mask))[1](list(cotangents)))
 
     @jax.custom_jvp
     def gradient(flat: Values, cotangents: Values, leaves: Values) -> Values:
@@ -507,29 +500,25 @@ def _gradient(loop: Loop, active: Active, tree: Any, flat: Values, leaves: Value
 
         def pushed(f: Callable[[Values, Values], Values], residuals: Values, moved: Values) -> Values:
             def run(*some: Any) -> Values:
-                values = _merged(some, residuals, mask)
+                values = merged(some, residuals, mask)
                 return f(values[: len(flat)], values[len(flat) :])
 
-            return jax.jvp(run, _chosen(residuals, mask), list(moved))[1]
+            return jax.jvp(run, chosen(residuals, mask), list(moved))[1]
 
         def pulled(residuals: Values, given: Values) -> Values:
             def run(*some: Any) -> Values:
-                values = _merged(some, residuals, mask)
+                values = merged(some, residuals, mask)
                 return rematerialised(values[: len(flat)], values[len(flat) :])
 
-            results, pullback = jax.vjp(run, *_chosen(residuals, mask))
-            return list(pullback([_zeros(r) if ct is None else ct for r, ct in zip(results, given, strict=True)]))
+            results, pullback = jax.vjp(run, *chosen(residuals, mask))
+            return list(pullback([zeros(r) if ct is None else ct for r, ct in zip(results, given, strict=True)]))
 
         linear = Linear(partial(pushed, again), partial(pushed, rematerialised), pulled)
         found = gradient(*primals)
-        return found, linear(arguments, _chosen(changes, mask)) if any(mask) else list(map(_no_tangent, found))
+        return found, linear(arguments, chosen(changes, mask)) if any(mask) else list(map(no_tangent, found))
 
     gradient.defjvp(rule, symbolic_zeros=True)
-    return gradient(list(flat), _chosen(cotangents, given), list(leaves))
-
-
-def _no_tangent(value: Any) -> Any:
-    return SymbolicZero(jax.typeof(value).to_tangent_aval())
+    return gradient(list(flat), chosen(cotangents, given), list(leaves))
 
 
 def _batch(axis: Any, flat: Any, dims: Any, *, loop: Loop, **_: Any) -> tuple[Values, Values]:
@@ -623,31 +612,3 @@ loop_p.def_abstract_eval(_avals)
 mlir.register_lowering(loop_p, mlir.lower_fun(_run, multiple_results=True))
 ad.primitive_jvps[loop_p] = _jvp
 batching.fancy_primitive_batchers[loop_p] = _batch
-
-
-# ---------------------------------------------------------------- arrays
-
-
-def _at(values: Values, i: Any) -> Values:
-    return [lax.dynamic_index_in_dim(v, i, keepdims=False) for v in values]
-
-
-def _slice(values: Values, start: Any, count: int) -> Values:
-    return [lax.dynamic_slice_in_dim(v, start, count) for v in values]
-
-
-def _put(values: Values, entries: Values, i: Any) -> Values:
-    return [lax.dynamic_update_index_in_dim(v, e, i, 0) for v, e in zip(values, entries, strict=True)]
-
-
-def _put_slice(values: Values, entries: Values, start: Any) -> Values:
-    return [lax.dynamic_update_slice_in_dim(v, e, start, 0) for v, e in zip(values, entries, strict=True)]
-
-
-def _zeros(like: Any, dtype: Any = None) -> Any:
-    return jnp.zeros(jnp.shape(like), dtype or like.dtype)
-
-
-def is_inexact(value: Any) -> bool:
-    """Does a value have derivatives: is it of floating-point or complex numbers?"""
-    return bool(jnp.issubdtype(value.dtype, jnp.inexact))
