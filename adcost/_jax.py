@@ -333,8 +333,13 @@ def _written_where(eqn: Any) -> Any:
 CALLED = ("jit", "pjit", "closed_call", "core_call", "checkpoint", "remat2", "cond", "shard_map")
 
 
+def is_called(eqn: Any) -> bool:
+    """Can the programs of an equation be run by ``called``?"""
+    return eqn.primitive.name in CALLED and (eqn.primitive.name != "shard_map" or "in_specs" in eqn.params)
+
+
 def called(eqn: Any, operands: Sequence[Any], run: Run) -> list[Any]:
-    """What an equation of ``CALLED`` gives if its programs are run by ``run``."""
+    """What an equation gives if its programs are run by ``run``."""
     params, name = eqn.params, eqn.primitive.name
 
     def by(program: Any, consts: Sequence[Any] = ()) -> Callable[..., list[Any]]:

@@ -35,6 +35,7 @@ from adcost.checkpointing.values import (
     at,
     chosen,
     is_inexact,
+    many_zeros,
     merged,
     no_tangent,
     put,
@@ -133,20 +134,18 @@ class Active:
     needed: list[bool]
 
 
-def activity(loop: Loop, moving: Operands, values: Operands) -> Active:
+def activity(loop: Loop, moving: Operands) -> Active:
     """Follow tangents through the body until no more of the carry gets one."""
-    shapes = list(map(jax.typeof, values.flat))
-    consts, init, xs = loop.operands([jax.ShapeDtypeStruct(s.shape, s.dtype) for s in shapes])
-    x = [jax.ShapeDtypeStruct(s.shape[1:], s.dtype) for s in xs]
+    avals = list(loop.jaxpr.in_avals)
     carried = list(moving.init)
     while True:
-        found = _moved(core.jaxpr_as_fun(loop.jaxpr), [*consts, *init, *x], [*moving.consts, *carried, *moving.xs])
+        found = _moved(core.jaxpr_as_fun(loop.jaxpr), avals, [*moving.consts, *carried, *moving.xs])
         after = [old or new for old, new in zip(carried, found, strict=False)]
         if after == carried:
             break
         carried = after
     masks = moving._replace(init=carried)
-    return Active(masks, [*carried, *found[len(carried) :]], _needed(loop, masks, [*consts, *init, *x]))
+    return Active(masks, [*carried, *found[len(carried) :]], _needed(loop, masks, avals))
 
 
 def _needed(loop: Loop, moving: Operands, avals: Values) -> list[bool]:
@@ -189,7 +188,7 @@ def step_bytes(loop: Loop) -> StepBytes:
     ValueError, TypeError, NotImplementedError
         If JAX has no reverse mode for the body.
     """
-    avals = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in loop.jaxpr.in_avals]
+    avals = list(loop.jaxpr.in_avals)
     moving = loop.operands(list(map(is_inexact, avals)))
     kept = partial(_step_kept, loop, moving)
     jaxpr = jax.make_jaxpr(kept)(*avals).jaxpr
@@ -224,7 +223,7 @@ def _moved(f: Callable[..., Any], avals: Sequence[Any], moving: Sequence[bool]) 
 
     if not any(moving):
         return [False] * len(jax.eval_shape(f, *avals))
-    jax.eval_shape(along, list(avals), [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in chosen(avals, moving)])
+    jax.eval_shape(along, list(avals), chosen(avals, moving))
     return found[-1]
 
 
@@ -243,7 +242,7 @@ def sweep(loop: Loop, active: Active, operands: Operands) -> tuple[Values, Kept]
     consts, init, xs = operands
     schedule, c = loop.schedule, loop.schedule.block
     stores = schedule.first_stores  # a row a store: start, blocks, slot
-    ys: Values = [jnp.zeros((schedule.depth, *y.shape), y.dtype) for y in loop.parted(loop.jaxpr.out_avals)[1]]
+    ys: Values = [many_zeros(y, schedule.depth) for y in loop.parted(loop.jaxpr.out_avals)[1]]
     slots: Values = [jnp.broadcast_to(h, (schedule.slots, *h.shape)) for h in chosen(init, active.needed)]
     state: tuple[Values, Values] = (init, ys)
     stored = int(stores[:, 1].sum())
@@ -303,14 +302,12 @@ def taped(loop: Loop, active: Active, consts: Values, h: Values, xs: Values, cou
 def _narrowed(loop: Loop, wide: Values) -> Any:
     """The body for constants of another precision: it takes them back to its own."""
     avals = loop.jaxpr.in_avals
-    given = [jax.ShapeDtypeStruct(w.shape, w.dtype) for w in wide]
-    rest = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in avals[loop.num_consts :]]
 
     def body(*values: Any) -> Any:
         consts = [v.astype(a.dtype) if v.dtype != a.dtype else v for v, a in zip(values, avals, strict=False)]
         return core.jaxpr_as_fun(loop.jaxpr)(*consts[: loop.num_consts], *values[loop.num_consts :])
 
-    return jax.make_jaxpr(body)(*given, *rest)
+    return jax.make_jaxpr(body)(*map(jax.typeof, wide), *avals[loop.num_consts :])
 
 
 # ---------------------------------------------------------------- backward
@@ -329,7 +326,7 @@ def backward(loop: Loop, active: Active, operands: Operands, kept: Kept, cotange
 
     def of_outputs(start: Any, count: int) -> Values:
         return [
-            jnp.zeros((count, *y.shape), y.dtype) if ct is None else lax.dynamic_slice_in_dim(ct, start, count)
+            many_zeros(y, count) if ct is None else lax.dynamic_slice_in_dim(ct, start, count)
             for ct, y in zip(chosen(g_ys, active_ys), chosen(of_y, active_ys), strict=True)
         ]
 
@@ -435,7 +432,7 @@ def _jvp(primals: Sequence[Any], tangents: Sequence[Any], *, loop: Loop, **_: An
 def _linearised(loop: Loop, primals: Values, tangents: Values) -> tuple[Values, Values]:
     """Results and their tangents; transposed, the tangents are the scheduled backward pass."""
     moving = [t is not None for t in tangents]
-    active = activity(loop, loop.operands(moving), loop.operands(primals))
+    active = activity(loop, loop.operands(moving))
     structure: list[Any] = []
 
     @jax.custom_jvp
@@ -525,7 +522,7 @@ def _batch(axis: Any, flat: Any, dims: Any, *, loop: Loop, **_: Any) -> tuple[Va
     """Many loops at once are one loop whose body does many steps at once; what they share stays single."""
     options = {"axis_name": axis.name, "axis_size": axis.size, "spmd_axis_name": axis.spmd_name}
     mapped, body = loop.operands([d is not None for d in dims]), core.jaxpr_as_fun(loop.jaxpr)
-    avals = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in loop.jaxpr.in_avals]
+    avals = list(loop.jaxpr.in_avals)
     carried = [loop.pullback is not None or m for m in mapped.init]
     while True:
         inside = [*mapped.consts, *carried, *mapped.xs]
@@ -578,7 +575,7 @@ def mapped_results(
 
 
 def _batched(aval: Any, size: int) -> Any:
-    return jax.ShapeDtypeStruct((size, *aval.shape), aval.dtype)
+    return jax.eval_shape(lambda value: jnp.broadcast_to(value, (size, *aval.shape)), aval)
 
 
 def _moved_axis(value: Any, source: int | None, place: int) -> Any:

@@ -12,6 +12,7 @@ from adcost import _jax
 from adcost.checkpointing.executor import step_bytes
 from adcost.checkpointing.scan import Scheduled, loop_of, scheduled
 from adcost.checkpointing.schedules import Schedule, blocks, grid
+from adcost.checkpointing.values import chosen, merged
 
 WORTH_IT = 0.5  # of plain's memory: a schedule that takes more is not worth its evaluations
 
@@ -46,31 +47,12 @@ class Checkpointed:
     def loops(self, *args: Any, **kwargs: Any) -> tuple[LoopFound, ...]:
         """What is done with each loop of ``f(*args, **kwargs)``; arguments may be ``jax.ShapeDtypeStruct``."""
         found: list[LoopFound] = []
-        leaves, tree = jax.tree.flatten((args, kwargs))
-        arrays = [i for i, leaf in enumerate(leaves) if _is_array(leaf)]
-
-        def run(*given: Any) -> Any:
-            filled = list(leaves)
-            for i, value in zip(arrays, given, strict=True):
-                filled[i] = value
-            args, kwargs = jax.tree.unflatten(tree, filled)
-            return self._traced(args, kwargs, found)
-
-        jax.eval_shape(run, *(leaves[i] for i in arrays))
+        run, given = _of_arrays(lambda *args, **kwargs: self._traced(args, kwargs, found), args, kwargs)
+        jax.eval_shape(run, *given)
         return tuple(found)
 
     def _traced(self, args: Any, kwargs: Any, found: list[LoopFound]) -> Any:
-        leaves, tree = jax.tree.flatten((args, kwargs))
-        arrays = [i for i, leaf in enumerate(leaves) if _is_array(leaf)]  # sizes, flags and functions stay
-
-        def run(*given: Any) -> Any:
-            filled = list(leaves)
-            for i, value in zip(arrays, given, strict=True):
-                filled[i] = value
-            args, kwargs = jax.tree.unflatten(tree, filled)
-            return self.f(*args, **kwargs)
-
-        given = [leaves[i] for i in arrays]
+        run, given = _of_arrays(self.f, args, kwargs)
         closed, shape = jax.make_jaxpr(run, return_shape=True)(*given)
         return jax.tree.unflatten(jax.tree.structure(shape), self._run(_jax.pruned(closed), given, found))
 
@@ -90,7 +72,7 @@ class Checkpointed:
             return None
         if name == "scan":
             return lambda operands: self._scan(eqn, operands, found, beside)
-        if name in _jax.CALLED:
+        if _jax.is_called(eqn):
             return lambda operands: _jax.called(eqn, operands, self._inside(found, beside))
         reason = "only the data know how often it runs" if name == "while" else _left(name)
         left = [eqn] if _is_loop(eqn) else [e for p in inside for e in _jax.equations(p) if _is_loop(e)]
@@ -107,9 +89,8 @@ class Checkpointed:
 
     def _scan(self, eqn: Any, operands: Sequence[Any], found: list[LoopFound], beside: int) -> list[Any]:
         parts = _jax.scan_parts(eqn)
-        avals = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in parts.body.in_avals]
         place = len(found)
-        body = jax.make_jaxpr(lambda *values: self._run(parts.body, values, found))(*avals)
+        body = jax.make_jaxpr(lambda *values: self._run(parts.body, values, found))(*parts.body.in_avals)
         parts = parts._replace(body=body)
         decision = self.decide(parts, beside)
         if isinstance(decision, Schedule):
@@ -229,7 +210,7 @@ def _within(jaxpr: Any) -> Iterator[Any]:
     """The equations of a program and of what it calls, not those of the bodies of its loops."""
     for eqn in jaxpr.eqns:
         yield eqn
-        if eqn.primitive.name in _jax.CALLED:
+        if _jax.is_called(eqn):
             for program, _, _ in _jax.subprograms(eqn):
                 yield from _within(program)
 
@@ -238,5 +219,13 @@ def _is_loop(eqn: Any) -> bool:
     return eqn.primitive.name == "while" or _jax.scan_length(eqn) is not None
 
 
-def _is_array(leaf: Any) -> bool:
-    return hasattr(leaf, "shape") and hasattr(leaf, "dtype")
+def _of_arrays(f: Callable[..., Any], args: Any, kwargs: Any) -> tuple[Callable[..., Any], list[Any]]:
+    """A call as a function of its arrays, and these; sizes, flags and functions stay in it."""
+    leaves, tree = jax.tree.flatten((args, kwargs))
+    arrays = [hasattr(leaf, "shape") and hasattr(leaf, "dtype") for leaf in leaves]
+
+    def run(*given: Any) -> Any:
+        args, kwargs = jax.tree.unflatten(tree, merged(given, leaves, arrays))
+        return f(*args, **kwargs)
+
+    return run, list(chosen(leaves, arrays))

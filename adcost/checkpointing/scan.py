@@ -153,8 +153,7 @@ def _without(parts: _jax.Scan, operands: Sequence[Any], kept: Sequence[int]) -> 
         found = core.jaxpr_as_fun(parts.body)(*placed)
         return [*(found[i] for i in moving), *found[parts.carry :]]
 
-    avals = [parts.body.in_avals[place] for place in order]
-    jaxpr = jax.make_jaxpr(body)(*(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in avals))
+    jaxpr = jax.make_jaxpr(body)(*(parts.body.in_avals[place] for place in order))
     made = parts._replace(body=jaxpr, consts=n + len(kept), carry=len(moving))
     return made, [operands[place] for place in order]
 

@@ -55,7 +55,12 @@ def spread(some: Values, mask: Sequence[bool]) -> Values:
 
 def zeros(like: Any, dtype: Any = None) -> Any:
     """Zeros of a value's shape."""
-    return jnp.zeros(jnp.shape(like), dtype or like.dtype)
+    return lax.full_like(like, 0, dtype)
+
+
+def many_zeros(aval: Any, count: int) -> Any:
+    """Zeros of ``count`` values of a type."""
+    return jnp.broadcast_to(lax.full_like(aval, 0), (count, *aval.shape))
 
 
 def is_inexact(value: Any) -> bool:

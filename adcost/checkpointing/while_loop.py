@@ -218,7 +218,7 @@ def _looped(bounded: _Bounded, operands: Sequence[Any]) -> Values:
 
     def rule(flat: Any, tangents: Any) -> Any:
         mask, flat = [not isinstance(t, SymbolicZero) for t in tangents], arrays(flat, avals)
-        active = activity(bounded.loop, bounded.operands(mask), bounded.operands(flat))
+        active = activity(bounded.loop, bounded.operands(mask))
         results, online = _sweep(bounded, active, flat)
         leaves, tree = jax.tree.flatten(online)
         moving = [*(False for _ in mask[: bounded.num_cond]), *mask[bounded.num_cond :]]

@@ -26,6 +26,18 @@ def nested(x):
     return lax.scan(outer, x, None, length=64)[0]
 
 
+def sharded(x):
+    """Each device on its part, with a mean over all devices in every step."""
+    mesh = jax.sharding.Mesh(np.array(jax.devices()), ("d",))
+
+    def local(x):
+        step = lambda h, _: (h + 0.01 * jnp.sin(h) * jnp.tanh(lax.pmean(h, "d")), None)  # noqa: E731
+        return lax.scan(step, x, None, length=256)[0]
+
+    part = jax.sharding.PartitionSpec("d")
+    return jax.shard_map(local, mesh=mesh, in_specs=part, out_specs=part)(x)
+
+
 PLACES = {
     "bare": steps,
     "from the end": backwards,
@@ -37,6 +49,7 @@ PLACES = {
     "the argument of a custom_jvp": lambda x: jax.nn.relu(steps(x)),
     "vmap": lambda x: jax.vmap(steps)(x.reshape(4, -1)).ravel(),
     "lax.map": lambda x: lax.map(steps, x.reshape(4, -1)).ravel(),
+    "shard_map": sharded,
     "twice": lambda x: steps(steps(x)),
 }
 X = jax.ShapeDtypeStruct((4096,), np.float64)

@@ -57,7 +57,7 @@ def plainly(reverse=False):
     return program(lambda f, init, xs: lax.scan(f, init, xs, reverse=reverse))
 
 
-@settings(max_examples=12)
+@settings(max_examples=6)
 @given(st.integers(0, 40), st.booleans(), st.integers(0, 2**32 - 1))
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_values_and_gradients_are_those_of_lax_scan(name, n, reverse, seed):
