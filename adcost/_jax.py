@@ -343,7 +343,7 @@ def called(eqn: Any, operands: Sequence[Any], run: Run) -> list[Any]:
     params, name = eqn.params, eqn.primitive.name
 
     def by(program: Any, consts: Sequence[Any] = ()) -> Callable[..., list[Any]]:
-        closed = program if hasattr(program, "consts") else core.ClosedJaxpr(program, consts)
+        closed = program if hasattr(program, "consts") else _CLOSED(program, consts)
         return lambda *given: run(closed, given)
 
     if name == "cond":
@@ -364,7 +364,7 @@ def called(eqn: Any, operands: Sequence[Any], run: Run) -> list[Any]:
 def pruned(closed: Any) -> Any:
     """A program without what its results do not need: outputs of loops that nobody reads, too."""
     jaxpr, _ = partial_eval.dce_jaxpr(closed.jaxpr, [True] * len(closed.jaxpr.outvars), instantiate=True)
-    return core.ClosedJaxpr(jaxpr, closed.consts)
+    return _CLOSED(jaxpr, closed.consts)
 
 
 def inputs_used(closed: Any, asked: Sequence[bool]) -> list[bool]:
