@@ -164,13 +164,19 @@ def _needed(loop: Loop, moving: Operands, avals: Values) -> list[bool]:
 
 def _step_kept(loop: Loop, moving: Operands, *values: Any) -> Values:
     """The carry after a step, and what the step's pullback holds."""
+    _, pullback, carry = _step_taped(loop, moving, values)
+    return [*carry, *jax.tree.leaves(pullback)]
+
+
+def _step_taped(loop: Loop, moving: Operands, values: Values) -> tuple[Values, Callable[..., Any], Values]:
+    """A step's results that have derivatives, its pullback, and the carry."""
 
     def run(*some: Any) -> Any:
         found = core.jaxpr_as_fun(loop.jaxpr)(*merged(some, values, moving.flat))
         return [v for v in found if is_inexact(v)], found[: loop.num_carry]
 
-    _, pullback, carry = jax.vjp(run, *chosen(values, moving.flat), has_aux=True)
-    return [*carry, *jax.tree.leaves(pullback)]
+    results, pullback, carry = jax.vjp(run, *chosen(values, moving.flat), has_aux=True)
+    return results, pullback, carry
 
 
 class StepBytes(NamedTuple):
@@ -185,11 +191,17 @@ def step_bytes(loop: Loop) -> StepBytes:
 
     Raises
     ------
-    ValueError, TypeError, NotImplementedError
+    ValueError, NotImplementedError
         If JAX has no reverse mode for the body.
     """
     avals = list(loop.jaxpr.in_avals)
     moving = loop.operands(list(map(is_inexact, avals)))
+
+    def pulled(*values: Any) -> Any:
+        results, pullback, _ = _step_taped(loop, moving, values)
+        return pullback(results)
+
+    jax.eval_shape(pulled, *avals)  # what reverse mode refuses it may refuse only here
     kept = partial(_step_kept, loop, moving)
     jaxpr = jax.make_jaxpr(kept)(*avals).jaxpr
     varies = mapped_results(kept, avals, [i >= loop.num_consts for i in range(len(avals))])

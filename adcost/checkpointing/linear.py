@@ -12,7 +12,7 @@ import jax
 from jax.extend import core
 from jax.interpreters import ad, batching, mlir
 
-Values = Sequence[Any]
+from adcost.checkpointing.values import Values, chosen, merged
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,15 +65,12 @@ def _avals(*_avals: Any, jaxpr: Any, **_: Any) -> list[Any]:
 
 def _jvp(primals: Values, tangents: Values, *, jaxpr: Any, linear: Linear, residuals: int) -> tuple[Values, Values]:
     found = linear_p.bind(*primals, jaxpr=jaxpr, linear=linear, residuals=residuals)
-    moved = [i for i, t in enumerate(tangents) if not isinstance(t, ad.Zero)]
+    moving = [not isinstance(t, ad.Zero) for t in tangents]
 
-    def along(*parts: Any) -> list[Any]:
-        operands = list(primals)
-        for i, part in zip(moved, parts, strict=True):
-            operands[i] = part
-        return list(linear.plain(*_split(operands, residuals)))
+    def along(*some: Any) -> list[Any]:
+        return list(linear.plain(*_split(merged(some, primals, moving), residuals)))
 
-    _, changes = jax.jvp(along, [primals[i] for i in moved], [tangents[i] for i in moved])
+    _, changes = jax.jvp(along, chosen(primals, moving), chosen(tangents, moving))
     return found, changes
 
 

@@ -176,7 +176,7 @@ def in_two_passes(parts: _jax.Scan, beside: int) -> Schedule | str:
     """
     try:
         kept, carry = step_bytes(loop_of(parts, blocks(parts.length)))
-    except (TypeError, ValueError, NotImplementedError) as error:
+    except (ValueError, NotImplementedError) as error:
         return f"its body has no reverse mode ({_jax.first_line(error)})"
     if kept == 0:
         return "it keeps nothing"

@@ -104,6 +104,20 @@ def test_a_loop_that_would_take_more_with_slots_is_left():
     assert temp(adcost.checkpointed(f), x) <= temp(f, x)
 
 
+def test_a_body_without_reverse_mode_is_left_and_says_so():
+    def f(x):
+        def step(h, _):
+            return lax.while_loop(lambda v: jnp.max(v) > 1, lambda v: v / 2, 3 * h), None
+
+        return jnp.sum(lax.scan(step, x, None, length=50)[0])
+
+    x = jnp.ones(4096)
+    inner, outer = sorted(adcost.checkpointed(f).loops(x), key=lambda loop: loop.steps or 0)
+    assert "only the data know" in inner.done
+    assert "its body has no reverse mode (ValueError: Reverse-mode differentiation does not work" in outer.done
+    close(jax.jvp(adcost.checkpointed(f), (x,), (x,)), jax.jvp(f, (x,), (x,)))
+
+
 def test_ways_to_choose():
     def f(x):
         return jnp.sum(steps(x) ** 2)
