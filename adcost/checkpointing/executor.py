@@ -28,7 +28,7 @@ from jax.interpreters import ad, batching, mlir
 
 from adcost import _jax
 from adcost.checkpointing.linear import Linear
-from adcost.checkpointing.schedules import ADVANCE, AT, LOAD, NO_STORE, STORE, Schedule
+from adcost.checkpointing.schedules import ADVANCE, AT, LOAD, NO_STORE, STORE, Schedule, Table
 from adcost.checkpointing.values import (
     Values,
     arrays,
@@ -255,7 +255,8 @@ def sweep(loop: Loop, active: Active, operands: Operands) -> tuple[Values, Kept]
     schedule, c = loop.schedule, loop.schedule.block
     stores = schedule.first_stores  # a row a store: start, blocks, slot
     ys: Values = [many_zeros(y, schedule.depth) for y in loop.parted(loop.jaxpr.out_avals)[1]]
-    slots: Values = [jnp.broadcast_to(h, (schedule.slots, *h.shape)) for h in chosen(init, active.needed)]
+    count, shift = schedule.slots - schedule.input_slots, schedule.input_slots  # the input is its own slot
+    slots: Values = [jnp.broadcast_to(h, (count, *h.shape)) for h in chosen(init, active.needed)]
     state: tuple[Values, Values] = (init, ys)
     stored = int(stores[:, 1].sum())
 
@@ -268,14 +269,14 @@ def sweep(loop: Loop, active: Active, operands: Operands) -> tuple[Values, Kept]
         slots, state = carry
         with jax.named_scope(ADVANCING):
             state = lax.fori_loop(start * c, (start + count) * c, step, state)
-        return put(slots, chosen(state[0], active.needed), slot), state
+        return put(slots, chosen(state[0], active.needed), slot - shift), state
 
     slot_of = np.repeat(stores[:, 2], stores[:, 1])  # of each block the next slot that is filled
 
     def step_to_slot(i: Any, carry: Any) -> Any:
         slots, state = carry
         state = step(i, state)
-        return put(slots, chosen(state[0], active.needed), jnp.asarray(slot_of)[i // c]), state
+        return put(slots, chosen(state[0], active.needed), jnp.asarray(slot_of)[i // c] - shift), state
 
     if ys and stored:  # one loop: only then does XLA leave out outputs that nobody reads; a slot is written each step
         slots, state = lax.fori_loop(0, stored * c, step_to_slot, (slots, state))
@@ -360,16 +361,25 @@ def backward(loop: Loop, active: Active, operands: Operands, kept: Kept, cotange
         with jax.named_scope(ADVANCING):
             return lax.fori_loop(start * c, (start + count) * c, step, h)
 
+    shift, origin = schedule.input_slots, chosen(init, active.needed)
+
+    def loaded(slots: Values, slot: Any, position: Any) -> Values:
+        if shift == schedule.slots:
+            return origin
+        return [jnp.where(position == 0, h, s) for h, s in zip(origin, at(slots, slot - shift), strict=True)]
+
     def hand_over(slots: Values, step: Any) -> tuple[Values, Values]:
         """Run the moves before a backward step; return the activation that it needs and the slots."""
 
         def move(k: Any, slots: Values) -> Values:
             load, start, count, store = jnp.asarray(moves)[k]
-            return put(slots, advance(at(slots, load), start, count), store)
+            return put(slots, advance(loaded(slots, load, start), start, count), store - shift)
 
         with jax.named_scope(MOVING):
-            slots = lax.fori_loop(step[STEP.first_move], step[STEP.end_move], move, slots)
-        return advance(at(slots, step[STEP.load]), step[STEP.at], step[STEP.advance]), slots
+            if shift < schedule.slots:
+                slots = lax.fori_loop(step[STEP.first_move], step[STEP.end_move], move, slots)
+        h = loaded(slots, step[STEP.load], step[STEP.at])
+        return advance(h, step[STEP.at], step[STEP.advance]), slots
 
     def backward_step(carry: Any, step: Any) -> Any:
         slots, h_out, g, g_consts, g_xs = carry
@@ -416,7 +426,7 @@ def _tables(schedule: Schedule) -> tuple[np.ndarray, np.ndarray]:
     """
     table = schedule.table[schedule.first_sweep :]
     load, at, advance, store, backward = table.T
-    stores, ends = store != NO_STORE, backward == 1
+    stores, ends = _stores(table), backward == 1
     moves = table[stores][:, [LOAD, AT, ADVANCE, STORE]]
     steps = np.where(stores, [store, at + advance, np.zeros_like(at)], [load, at, advance])[:, ends]
     done = np.cumsum(stores)[ends]  # moves before each step
@@ -424,11 +434,16 @@ def _tables(schedule: Schedule) -> tuple[np.ndarray, np.ndarray]:
     return moves if len(moves) else np.zeros((1, 4), np.int32), steps
 
 
+def _stores(table: Table) -> np.ndarray:
+    """Which rows fill a slot: the input needs none."""
+    return (table[:, STORE] != NO_STORE) & (table[:, AT] + table[:, ADVANCE] > 0)
+
+
 def loop_trips(schedule: Schedule) -> dict[str, int]:
     """Total trips of the executor's loops whose bounds are data, by the ``named_scope`` they run in."""
     later = schedule.table[schedule.first_sweep :]
     advanced = schedule.first_stores[:, 1].sum() + later[:, ADVANCE].sum(dtype=np.int64)
-    return {ADVANCING: int(advanced) * schedule.block, MOVING: int((later[:, STORE] != NO_STORE).sum())}
+    return {ADVANCING: int(advanced) * schedule.block, MOVING: int(_stores(later).sum())}
 
 
 # ---------------------------------------------------------------- derivatives

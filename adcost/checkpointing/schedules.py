@@ -140,7 +140,7 @@ class Schedule:
     def memory(self, residuals: float) -> float:
         """What a gradient holds at most, in activations, if a layer hands ``residuals`` of them to its backward pass.
 
-        Beside slots and residuals there are four: two in front of a layer and two behind it.
+        Beside slots and residuals there are at most four: two in front of a layer and two behind it.
         """
         return max(self.tail, self.block if self.blocks else 0) * residuals + (self.slots if self.blocks else 0) + 4
 
@@ -148,6 +148,12 @@ class Schedule:
     def first_sweep(self) -> int:
         """Number of rows up to the first backward step: the forward pass."""
         return int(np.argmax(self.table[:, BACKWARD])) + 1
+
+    @cached_property
+    def input_slots(self) -> int:
+        """Slots, the first ones, that hold nothing but the input: 1, and 0 of a schedule that gives it up."""
+        position, store = self.table[:, AT] + self.table[:, ADVANCE], self.table[:, STORE]
+        return int(min(store[(store != NO_STORE) & (position > 0)], default=self.slots))
 
     @cached_property
     def first_stores(self) -> Table:
