@@ -2,7 +2,7 @@
 
 from adcost.checkpointing.executor import loop_trips
 from adcost.checkpointing.rewriting import checkpointed
-from adcost.checkpointing.scan import checkpointed_chain, scan
+from adcost.checkpointing.scan import checkpointed_chain, residuals, scan
 from adcost.checkpointing.schedules import (
     NO_STORE,
     Row,
@@ -34,6 +34,7 @@ __all__ = [
     "memory_poor",
     "multilevel",
     "peak_slots",
+    "residuals",
     "scan",
     "sqrt",
     "store_all",

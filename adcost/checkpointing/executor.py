@@ -47,7 +47,7 @@ from adcost.checkpointing.values import (
 )
 
 Pullback = Callable[[Values, Values, Values, Values], tuple[Values, Values]]
-ADVANCING, MOVING = "checkpointing_advance", "checkpointing_move"  # the names of its loops in a jaxpr
+SWEEPING, ADVANCING, MOVING = "checkpointing_sweep", "checkpointing_advance", "checkpointing_move"  # loops in a jaxpr
 
 
 class Operands(NamedTuple):
@@ -180,9 +180,13 @@ def _step_taped(loop: Loop, moving: Operands, values: Values) -> tuple[Values, C
 
 
 class StepBytes(NamedTuple):
-    """What a step hands to its pullback, besides constants and its input, and what of the carry a slot holds."""
+    """What a step takes: what it hands to its pullback, what a block copies of its inputs for it, a slot.
+
+    ``inputs`` are those of one step, and their cotangents.
+    """
 
     residuals: int
+    inputs: int
     slot: int
 
 
@@ -209,8 +213,10 @@ def step_bytes(loop: Loop) -> StepBytes:
     free = {*given.consts, *given.xs, *jaxpr.constvars}
     pairs = list(zip(jaxpr.outvars, varies, strict=True))[loop.num_carry :]
     held: dict[Any, Any] = {v: v.aval for v, changes in pairs if changes and isinstance(v, core.Var) and v not in free}
+    of_x = [v.aval for v in given.xs]
     slot = chosen([v.aval for v in given.init], _needed(loop, moving, avals))
-    return StepBytes(*(sum(a.size * a.dtype.itemsize for a in some) for some in (list(held.values()), slot)))
+    parts = list(held.values()), [*of_x, *filter(is_inexact, of_x)], slot
+    return StepBytes(*(sum(a.size * a.dtype.itemsize for a in some) for some in parts))
 
 
 def _moved(f: Callable[..., Any], avals: Sequence[Any], moving: Sequence[bool]) -> list[bool]:
@@ -267,7 +273,7 @@ def sweep(loop: Loop, active: Active, operands: Operands) -> tuple[Values, Kept]
     def to_slot(k: Any, carry: Any) -> Any:
         start, count, slot = jnp.asarray(stores)[k]
         slots, state = carry
-        with jax.named_scope(ADVANCING):
+        with jax.named_scope(SWEEPING):
             state = lax.fori_loop(start * c, (start + count) * c, step, state)
         return put(slots, chosen(state[0], active.needed), slot - shift), state
 
@@ -293,34 +299,39 @@ def sweep(loop: Loop, active: Active, operands: Operands) -> tuple[Values, Kept]
 
 
 def taped(loop: Loop, active: Active, consts: Values, h: Values, xs: Values, count: int) -> Any:
-    """A stretch of the loop with its pullback, which takes and gives lists with None where nothing is differentiated.
+    """A stretch of the loop with its pullback: (cotangents of constants so far, of the carry, of the outputs) -> those
+    of constants by then, of the first carry, of the inputs; lists of what is differentiated.
 
-    Constants of low precision are differentiated as float32, so that their cotangents are added up in it.
+    Constants' cotangents go along as a carry, so that there is one copy of them: the sums, in ``wide`` precision.
     """
     masks, results = active.operands, loop.parted(active.results)
-    widened = [v.astype(wide(v.dtype)) if m else v for v, m in zip(consts, masks.consts, strict=True)]
-    same = all(w is v for w, v in zip(widened, consts, strict=True))
-    narrow = loop if same else replace(loop, jaxpr=_narrowed(loop, widened))
 
-    def run(consts_a: Values, h_a: Values, xs_a: Values) -> Any:
-        given = zip((consts_a, h_a, xs_a), (widened, h, xs), masks, strict=True)
-        out = narrow.scan(Operands(*(merged(a, v, m) for a, v, m in given)), count)
-        return [chosen(*pair) for pair in zip(out, results, strict=True)], out
+    def run(moves: Values, h_a: Values, xs_a: Values) -> Any:
+        def step(carry: tuple[Values, Values], x: Values) -> tuple[tuple[Values, Values], Values]:
+            moves, h = carry
+            moving, moves = _moving(chosen(consts, masks.consts), moves)
+            h, y = loop.body(merged(moving, consts, masks.consts), h, x)
+            return (moves, h), y
 
-    arguments = (chosen(v, m) for v, m in zip((widened, h, xs), masks, strict=True))
-    _, pullback, out = jax.vjp(run, *arguments, has_aux=True)
+        start = moves, merged(h_a, h, masks.init)
+        (moves, after), ys = _jax.scan(step, start, merged(xs_a, xs, masks.xs), count, loop.reverse)
+        return (moves, chosen(after, results[0]), chosen(ys, results[1])), (after, ys)
+
+    still = [zeros(v, wide(v.dtype)) for v in chosen(consts, masks.consts)]
+    _, pullback, out = jax.vjp(run, still, chosen(h, masks.init), chosen(xs, masks.xs), has_aux=True)
     return out, pullback
 
 
-def _narrowed(loop: Loop, wide: Values) -> Any:
-    """The body for constants of another precision: it takes them back to its own."""
-    avals = loop.jaxpr.in_avals
+@jax.custom_jvp
+def _moving(values: Values, moves: Values) -> tuple[Values, Values]:
+    """The values with the tangents of ``moves``, and these: what comes back untouched is a constant to a scan."""
+    return values, moves
 
-    def body(*values: Any) -> Any:
-        consts = [v.astype(a.dtype) if v.dtype != a.dtype else v for v, a in zip(values, avals, strict=False)]
-        return core.jaxpr_as_fun(loop.jaxpr)(*consts[: loop.num_consts], *values[loop.num_consts :])
 
-    return jax.make_jaxpr(body)(*map(jax.typeof, wide), *avals[loop.num_consts :])
+@_moving.defjvp
+def _(primals: Any, tangents: Any) -> Any:
+    moved = [t.astype(v.dtype) for v, t in zip(primals[0], tangents[1], strict=True)]
+    return primals, (moved, tangents[1])
 
 
 # ---------------------------------------------------------------- backward
@@ -347,7 +358,7 @@ def backward(loop: Loop, active: Active, operands: Operands, kept: Kept, cotange
     g_xs: Values = [zeros(v) for v in chosen(xs, masks.xs)]
     if schedule.tail:
         start = loop.place(schedule.blocks * c, schedule.tail)
-        g_consts, g, of_tail = kept.last([g, of_outputs(start, schedule.tail)])
+        g_consts, g, of_tail = kept.last((g_consts, g, of_outputs(start, schedule.tail)))
         g_xs = put_stretch(g_xs, of_tail, start)
 
     # What of the carry nobody reads may be anything; not the first carry itself, which would then be kept.
@@ -389,8 +400,7 @@ def backward(loop: Loop, active: Active, operands: Operands, kept: Kept, cotange
         if loop.pullback is None:
             h = merged(h, anything, active.needed)
             _, pullback = taped(loop, active, consts, h, stretch(xs, start, c), c)
-            more, g, of_xs = pullback([g, of_outputs(start, c)])
-            g_consts = [a + b for a, b in zip(g_consts, more, strict=True)]
+            g_consts, g, of_xs = pullback((g_consts, g, of_outputs(start, c)))
             g_xs = put_stretch(g_xs, of_xs, start)
         else:
             x = at(xs, start)
@@ -442,8 +452,12 @@ def _stores(table: Table) -> np.ndarray:
 def loop_trips(schedule: Schedule) -> dict[str, int]:
     """Total trips of the executor's loops whose bounds are data, by the ``named_scope`` they run in."""
     later = schedule.table[schedule.first_sweep :]
-    advanced = schedule.first_stores[:, 1].sum() + later[:, ADVANCE].sum(dtype=np.int64)
-    return {ADVANCING: int(advanced) * schedule.block, MOVING: int(_stores(later).sum())}
+    trips = {
+        SWEEPING: schedule.first_stores[:, 1].sum() * schedule.block,
+        ADVANCING: later[:, ADVANCE].sum(dtype=np.int64) * schedule.block,
+        MOVING: _stores(later).sum(),
+    }
+    return {name: int(count) for name, count in trips.items()}
 
 
 # ---------------------------------------------------------------- derivatives

@@ -175,7 +175,7 @@ def in_two_passes(parts: _jax.Scan, beside: int) -> Schedule | str:
     What a loop keeps stays while the loops ``beside`` it go back.
     """
     try:
-        kept, carry = step_bytes(loop_of(parts, blocks(parts.length)))
+        kept, inputs, carry = step_bytes(loop_of(parts, blocks(parts.length)))
     except (ValueError, NotImplementedError) as error:
         return f"its body has no reverse mode ({_jax.first_line(error)})"
     if kept == 0:
@@ -184,8 +184,8 @@ def in_two_passes(parts: _jax.Scan, beside: int) -> Schedule | str:
 
     def held(block: int) -> int:
         count, tail = divmod(length, block)
-        forward = count * carry + tail * kept
-        return (beside + 1) * forward + max(block - tail, 0) * kept
+        forward = count * carry + tail * (kept + inputs)
+        return (beside + 1) * forward + max(block - tail, 0) * (kept + inputs)
 
     block = min(grid(1, max(1, length // 2)), key=held)
     made = blocks(length, None, block, length % block if beside else None)

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jax.extend import core
 
 from adcost import _jax
-from adcost.checkpointing.executor import Loop
-from adcost.checkpointing.schedules import Schedule
+from adcost.checkpointing.executor import Loop, step_bytes
+from adcost.checkpointing.schedules import Schedule, blocks
 
 Tree = Any  # a pytree of arrays
 Carry = TypeVar("Carry")
@@ -99,6 +99,32 @@ def checkpointed_chain(
         )[0]
 
     return chain
+
+
+def residuals(
+    f: Callable[[Carry, Any], tuple[Carry, Any]], init: Carry, xs: Any = None, length: int | None = None
+) -> float:
+    """What a step of a loop hands to its backward pass, in carries: what ``within`` asks for.
+
+    Parameters
+    ----------
+    f, init, xs, length
+        As those of ``lax.scan``; ``init`` and ``xs`` may be of ``jax.ShapeDtypeStruct``.
+
+    Returns
+    -------
+    Bytes over those of what a slot holds of the carry: the residuals that differ from step to step, and a copy of the
+    step's inputs and of their cotangents, which a block makes. Constants are not among them; 0 without a carry.
+
+    Raises
+    ------
+    ValueError, NotImplementedError
+        If JAX has no reverse mode for ``f``.
+    """
+    closed = jax.make_jaxpr(lambda init, xs: _jax.scan(f, init, xs, length))(init, xs)
+    (parts,) = (_jax.scan_parts(eqn) for eqn in closed.jaxpr.eqns if eqn.primitive.name == "scan")
+    found = step_bytes(loop_of(parts, blocks(parts.length)))
+    return (found.residuals + found.inputs) / found.slot if found.slot else 0.0
 
 
 def _looped(plain: Callable[[Any, Any], Any], init: Any, xs: Any, schedule: Scheduled, pullback: Any = None) -> Any:

@@ -548,8 +548,9 @@ def within(depth: int, memory: float, residuals: float) -> Schedule:
     for block in grid(1, depth):
         if (room := memory - 4 - 1) < block * residuals:
             break
-        fewest = max(1 if block == 1 else 2, -int((room // residuals - depth) // block))
-        for count in grid(fewest, depth // block):
+        fewest, most = max(1 if block == 1 else 2, -int((room // residuals - depth) // block)), depth // block
+        from_below, from_above = grid(fewest, most), (most - less for less in grid(0, most - fewest))
+        for count in {*from_below, *from_above}:
             tail = depth - count * block
             slots = int(memory - 4 - max(tail, block) * residuals)
             if slots >= 1:

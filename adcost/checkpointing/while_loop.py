@@ -186,8 +186,7 @@ def _backward(bounded: _Bounded, active: Active, flat: Values, online: _Online, 
         h, start, positions, held = lax.while_loop(splits, split, part)
         h = advance(h, i - start)
         _, pullback = taped(bounded.loop, active, consts, merged(h, anything, active.needed), [], 1)
-        more, g, _ = pullback([g, []])
-        g_consts = [a + b for a, b in zip(g_consts, more, strict=True)]
+        g_consts, g, _ = pullback((g_consts, g, []))
         return _Online(i, positions, held), g, g_consts
 
     _, g, g_consts = lax.while_loop(lambda state: state[0].steps > 0, back, (online, g, g_consts))

@@ -151,7 +151,7 @@ def test_the_first_sweep_is_the_forward_pass_itself():
     arrays = example(n)
     schedule = binomial(n, 4)
     chain = checkpointed_chain(layer, schedule)
-    loops = {"checkpointing_advance": int(schedule.first_stores[:, 1].sum())}
+    loops = {"checkpointing_sweep": int(schedule.first_stores[:, 1].sum())}
     counted = counts.count(lambda *a: jax.vjp(chain, *a)[0], *arrays, loops=loops)
     assert counted["tanh"] == n
 

@@ -292,6 +292,20 @@ def test_a_budget_is_kept_and_more_of_it_costs_no_evaluation(n, residuals, share
         within(n, min(least, plain) * 0.99, residuals)
 
 
+@given(st.integers(2, 40), st.sampled_from([1.0, 3.0, 9.0, 33.125]), st.floats(0, 1))
+def test_a_short_chain_gets_the_best_of_all_schedules_of_blocks(n, residuals, share):
+    least, plain = (blocks(n, 1, 1, tail).memory(residuals) for tail in (1, n))
+    budget = least + share * max(plain - least, 0)
+    found = []
+    for block in range(1, n // 2 + 1):
+        for count in range(1 if block == 1 else 2, n // block + 1):
+            for slots in range(1, count + 2):
+                made = blocks(n, slots, block, n - count * block)
+                found += [made.taped_evaluations] if made.memory(residuals) <= budget else []
+    best = min([*found, *([n] if plain <= budget else [])])
+    assert within(n, budget, residuals).taped_evaluations == best
+
+
 def test_a_million_layers_are_scheduled_in_no_time():
     n = 10**6
     for schedule in (binomial(n, 20), blocks(n, None, 1000), within(n, 5000.0, 2.0), sqrt(n)):
