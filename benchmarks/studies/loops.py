@@ -156,10 +156,15 @@ def tenth(steps: int, each: float) -> Schedule:
 BUDGETS = 16
 
 
-def of_budget(steps: int, each: float, budget: int) -> Schedule:
-    """The ``budget``-th of sixteen memories from the least to what plain backprop takes."""
+def granted(steps: int, each: float, budget: int) -> float:
+    """The ``budget``-th of sixteen memories from the least to what plain backprop takes, in carries."""
     least, most = blocks(steps, 1).memory(each), steps * each + BESIDE
-    return within(steps, least * (most / least) ** ((budget - 1) / (BUDGETS - 1)), each)
+    return least * (most / least) ** ((budget - 1) / (BUDGETS - 1))
+
+
+def of_budget(steps: int, each: float, budget: int) -> Schedule:
+    """The fewest evaluations within a budget."""
+    return within(steps, granted(steps, each, budget), each)
 
 
 SCHEDULES: dict[str, Schedules] = {
@@ -245,13 +250,22 @@ def program(case: Case) -> Program:
     made = replace(made, run=jax.grad(run, family.learnt), loss=run)
     if method.form != "ours":
         return made
-    schedule = schedule_of(case)
+    schedule, each = schedule_of(case), kept(case)
+    accumulated = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes(case)[0])) / carry
     facts |= {
+        "steps": (case["steps"], "steps"),
+        "block": (schedule.block, "steps"),
         "slots": (schedule.slots, "carries"),
-        "residuals of a step": (kept(case), "carries"),
-        "predicted memory": (schedule.memory(kept(case)), "carries"),
+        "tail": (schedule.tail, "steps"),
+        "residuals of a step": (each, "carries"),
+        "predicted memory": (schedule.memory(each) + accumulated, "carries"),
     }
-    return replace(made, facts=facts, loops=loop_trips(schedule) if family.goes_on is None else {})
+    if family.goes_on is not None:
+        return replace(made, facts=facts)
+    facts |= {"scheduled evaluations": (schedule.taped_evaluations, "evaluations")}
+    if case["budget"]:
+        facts |= {"budget": (granted(case["steps"], each, case["budget"]) + accumulated, "carries")}
+    return replace(made, facts=facts, loops=loop_trips(schedule))
 
 
 def of_steps(case: Case, step: Callable[..., tuple[Tree, Tree]]) -> Callable[[Tree, Tree, Tree], Any]:

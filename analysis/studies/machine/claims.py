@@ -59,7 +59,7 @@ def _above_over_below(view: View, method: str) -> Found | None:
     return Found(value, value * np.exp(-down), value * np.exp(up), 2, min(small.processes, large.processes))
 
 
-CHAPTER = 9  # of the lecture
+CHAPTER = 10  # of the lecture
 CLAIMS = [
     Claim(
         "fresh-pages",

@@ -1,0 +1,1 @@
+"""The study ``machine``: its readings, claims and figures."""
