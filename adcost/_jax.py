@@ -372,6 +372,23 @@ def inputs_used(closed: Any, asked: Sequence[bool]) -> list[bool]:
     return list(partial_eval.dce_jaxpr(closed.jaxpr, list(asked))[1])
 
 
+def many_on_host(count: int, value: Any) -> Any:
+    """An array in the host's memory for so many values like this one; what is in it, nobody knows."""
+    if not hasattr(jax, "memory") or not hasattr(lax, "empty"):
+        raise NotImplementedError(f"JAX {jax.__version__} has no host memory for slots: take a later one")
+    return on_host(lax.empty((count, *value.shape), value.dtype))  # zeros would be made on the device (JAX 0.10)
+
+
+def on_host(value: Any) -> Any:
+    """The value in the host's memory, as far as its program knows of two."""
+    return jax.device_put(value, jax.memory.Space.Host)
+
+
+def on_device(value: Any) -> Any:
+    """The value in the device's memory."""
+    return jax.device_put(value, jax.memory.Space.Device)
+
+
 def line(eqn: Any) -> str:
     """Where an equation was written: file, line, function."""
     return str(source_info_util.summarize(eqn.source_info))

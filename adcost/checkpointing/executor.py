@@ -261,8 +261,7 @@ def sweep(loop: Loop, active: Active, operands: Operands) -> tuple[Values, Kept]
     schedule, c = loop.schedule, loop.schedule.block
     stores = schedule.first_stores  # a row a store: start, blocks, slot
     ys: Values = [many_zeros(y, schedule.depth) for y in loop.parted(loop.jaxpr.out_avals)[1]]
-    count, shift = schedule.slots - schedule.input_slots, schedule.input_slots  # the input is its own slot
-    slots: Values = [jnp.broadcast_to(h, (count, *h.shape)) for h in chosen(init, active.needed)]
+    slots = _empty_slots(schedule, chosen(init, active.needed))
     state: tuple[Values, Values] = (init, ys)
     stored = int(stores[:, 1].sum())
 
@@ -275,14 +274,14 @@ def sweep(loop: Loop, active: Active, operands: Operands) -> tuple[Values, Kept]
         slots, state = carry
         with jax.named_scope(SWEEPING):
             state = lax.fori_loop(start * c, (start + count) * c, step, state)
-        return put(slots, chosen(state[0], active.needed), slot - shift), state
+        return _stored(schedule, slots, chosen(state[0], active.needed), slot), state
 
     slot_of = np.repeat(stores[:, 2], stores[:, 1])  # of each block the next slot that is filled
 
     def step_to_slot(i: Any, carry: Any) -> Any:
         slots, state = carry
         state = step(i, state)
-        return put(slots, chosen(state[0], active.needed), jnp.asarray(slot_of)[i // c] - shift), state
+        return _stored(schedule, slots, chosen(state[0], active.needed), jnp.asarray(slot_of)[i // c]), state
 
     if ys and stored:  # one loop: only then does XLA leave out outputs that nobody reads; a slot is written each step
         slots, state = lax.fori_loop(0, stored * c, step_to_slot, (slots, state))
@@ -296,6 +295,56 @@ def sweep(loop: Loop, active: Active, operands: Operands) -> tuple[Values, Kept]
     start = loop.place(schedule.blocks * c, schedule.tail)
     (h, ys_tail), pullback = taped(loop, active, consts, h, stretch(xs, start, schedule.tail), schedule.tail)
     return [*h, *put_stretch(ys, ys_tail, start)], Kept(slots, pullback)
+
+
+# The slots. The first ones hold nothing but the input, which is there anyway: they are no part of the array.
+
+
+def _empty_slots(schedule: Schedule, first: Values) -> Values:
+    count = schedule.slots - schedule.input_slots
+    if schedule.host:
+        return [_jax.many_on_host(count, h) for h in first]
+    return [jnp.broadcast_to(h, (count, *h.shape)) for h in first]
+
+
+def _stored(schedule: Schedule, slots: Values, h: Values, slot: Any) -> Values:
+    place = slot - schedule.input_slots
+    if schedule.host:
+        return [_put_on_host(held, v, place) for held, v in zip(slots, h, strict=True)]
+    return put(slots, h, place)
+
+
+def _loaded(schedule: Schedule, slots: Values, first: Values, slot: Any, position: Any) -> Values:
+    if schedule.input_slots == schedule.slots:
+        return first
+    place = slot - schedule.input_slots
+    held = [_at_host(v, place) for v in slots] if schedule.host else at(slots, place)
+    return [jnp.where(position == 0, h, s) for h, s in zip(first, held, strict=True)]
+
+
+# A host's memory takes and gives slices alone: of many loops at once, too, which JAX would gather and scatter.
+
+
+@custom_vmap
+def _at_host(held: Any, place: Any) -> Any:
+    return _jax.on_device(lax.dynamic_index_in_dim(held, place, keepdims=False))
+
+
+@_at_host.def_vmap
+def _(_: int, __: Any, held: Any, place: Any) -> Any:  # the place is the schedule's: the same for all
+    return _jax.on_device(lax.dynamic_index_in_dim(held, place, 1, keepdims=False)), True
+
+
+@custom_vmap
+def _put_on_host(held: Any, value: Any, place: Any) -> Any:
+    return lax.dynamic_update_index_in_dim(held, _jax.on_host(value), place, 0)
+
+
+@_put_on_host.def_vmap
+def _(size: int, batched: Any, held: Any, value: Any, place: Any) -> Any:
+    many = held if batched[0] else jnp.broadcast_to(held, (size, *held.shape))
+    each = value if batched[1] else jnp.broadcast_to(value, (size, *value.shape))
+    return lax.dynamic_update_index_in_dim(many, _jax.on_host(each), place, 1), True
 
 
 def taped(loop: Loop, active: Active, consts: Values, h: Values, xs: Values, count: int) -> Any:
@@ -372,31 +421,26 @@ def backward(loop: Loop, active: Active, operands: Operands, kept: Kept, cotange
         with jax.named_scope(ADVANCING):
             return lax.fori_loop(start * c, (start + count) * c, step, h)
 
-    shift, origin = schedule.input_slots, chosen(init, active.needed)
-
-    def loaded(slots: Values, slot: Any, position: Any) -> Values:
-        if shift == schedule.slots:
-            return origin
-        return [jnp.where(position == 0, h, s) for h, s in zip(origin, at(slots, slot - shift), strict=True)]
+    first = chosen(init, active.needed)
 
     def hand_over(slots: Values, step: Any) -> tuple[Values, Values]:
         """Run the moves before a backward step; return the activation that it needs and the slots."""
 
         def move(k: Any, slots: Values) -> Values:
             load, start, count, store = jnp.asarray(moves)[k]
-            return put(slots, advance(loaded(slots, load, start), start, count), store - shift)
+            h = advance(_loaded(schedule, slots, first, load, start), start, count)
+            return _stored(schedule, slots, h, store)
 
         with jax.named_scope(MOVING):
-            if shift < schedule.slots:
+            if schedule.input_slots < schedule.slots:
                 slots = lax.fori_loop(step[STEP.first_move], step[STEP.end_move], move, slots)
-        h = loaded(slots, step[STEP.load], step[STEP.at])
+        h = _loaded(schedule, slots, first, step[STEP.load], step[STEP.at])
         return advance(h, step[STEP.at], step[STEP.advance]), slots
 
     def backward_step(carry: Any, step: Any) -> Any:
         slots, h_out, g, g_consts, g_xs = carry
         h, slots = hand_over(slots, step)
-        first = (step[STEP.at] + step[STEP.advance]) * c
-        start = loop.place(first, c)
+        start = loop.place((step[STEP.at] + step[STEP.advance]) * c, c)
         if loop.pullback is None:
             h = merged(h, anything, active.needed)
             _, pullback = taped(loop, active, consts, h, stretch(xs, start, c), c)

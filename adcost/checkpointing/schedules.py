@@ -57,6 +57,8 @@ class Schedule:
         Layers of a block.
     tail
         Layers at the end that the forward pass tapes.
+    host
+        Do slots lie in the host's memory? See ``on_host``.
 
     Raises
     ------
@@ -69,6 +71,7 @@ class Schedule:
     moves: Sequence[Row] | np.ndarray[Any, np.dtype[Any]] = field(repr=False)
     block: int = 1
     tail: int = 0
+    host: bool = False
 
     def __post_init__(self) -> None:
         if self.block < 1 or self.tail < 0 or self.blocks < 0 or self.blocks * self.block + self.tail != self.depth:
@@ -89,17 +92,19 @@ class Schedule:
         return hash((*self._sizes, len(self.table)))
 
     @property
-    def _sizes(self) -> tuple[int, int, int, int]:
-        return self.depth, self.slots, self.block, self.tail
+    def _sizes(self) -> tuple[int, int, int, int, bool]:
+        return self.depth, self.slots, self.block, self.tail, self.host
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Schedule, (
-            self.depth,
-            self.slots,
-            self.table,
-            self.block,
-            self.tail,
-        )  # a copy is made and validated like any other
+        fields = self.depth, self.slots, self.table, self.block, self.tail, self.host
+        return Schedule, fields  # a copy is made and validated like any other
+
+    def on_host(self) -> "Schedule":
+        """The same schedule with its slots in the host's memory (``pinned_host``), where the device can reach it.
+
+        Then the device holds none of them. On a CPU that is the same memory.
+        """
+        return Schedule(self.depth, self.slots, self.table, self.block, self.tail, host=True)
 
     @cached_property
     def table(self) -> Table:
@@ -140,9 +145,11 @@ class Schedule:
     def memory(self, residuals: float) -> float:
         """What a gradient holds at most, in activations, if a layer hands ``residuals`` of them to its backward pass.
 
-        Beside slots and residuals there are at most four: two in front of a layer and two behind it.
+        Beside slots and residuals there are at most four: two in front of a layer and two behind it. Slots on the host
+        are not the device's.
         """
-        return max(self.tail, self.block if self.blocks else 0) * residuals + (self.slots if self.blocks else 0) + 4
+        block, slots = (self.block, 0 if self.host else self.slots) if self.blocks else (0, 0)
+        return max(self.tail, block) * residuals + slots + 4
 
     @property
     def first_sweep(self) -> int:

@@ -83,8 +83,8 @@ def planned_bytes(compiled: Any, target: str | Target = "cpu") -> dict[str, int]
     dict
         ``temp``, ``arguments``, ``outputs``, ``alias`` (of outputs in the place of arguments), ``host`` if anything is
         moved to the host's memory, and ``total``: what must fit into the device's memory. On a TPU that is ``peak``,
-        which knows of padding and of what lies outside the main memory; on a CPU XLA's figure of that name is blind to
-        loop bodies (JAX 0.10.2), so the total is the sum.
+        which knows of padding and of what lies outside the main memory (less what is on the host: XLA's figure has it
+        in it); on a CPU XLA's figure of that name is blind to loop bodies (JAX 0.10.2), so the total is the sum.
 
     Raises
     ------
@@ -102,7 +102,7 @@ def planned_bytes(compiled: Any, target: str | Target = "cpu") -> dict[str, int]
     if analysis.host_temp_size_in_bytes:  # what a policy moves to the host's memory
         planned["host"] = analysis.host_temp_size_in_bytes
     if platform == "tpu":
-        planned["peak"] = analysis.peak_memory_in_bytes
+        planned["peak"] = analysis.peak_memory_in_bytes - analysis.host_temp_size_in_bytes
         return {**planned, "total": planned["peak"]}
     held = planned["temp"] + planned["arguments"] + planned["outputs"] - planned["alias"]
     return {**planned, "total": held}

@@ -1,5 +1,7 @@
 """``adcost.scan`` against ``lax.scan``: values and gradients in every mode, memory, what is refused."""
 
+import copy
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -263,3 +265,21 @@ def test_flops_are_those_of_the_plain_loop():
         return lambda h: jnp.sum(scan(lambda h, x: (jnp.sin(h) * x, None), h, xs)[0])
 
     assert count(f(lambda *a: adcost.scan(*a, schedule=sqrt)), h).flops == count(f(lax.scan), h).flops > 0
+
+
+# ---------------------------------------------------------------- slots in the host's memory
+
+
+@pytest.mark.parametrize("made", [binomial(60, 7), blocks(60, None, 6, 6), sqrt(60)])
+def test_slots_on_the_host_change_no_gradient_and_leave_the_device(made):
+    n, hosted = made.depth, made.on_host()
+    assert (hosted.host, hosted.evaluations, hosted.slots) == (True, made.evaluations, made.slots)
+    assert hosted != made
+    assert copy.deepcopy(hosted) == hosted
+
+    def by(schedule):
+        return jax.grad(flow(lambda *a: adcost.scan(*a, schedule=schedule), n))
+
+    u = jnp.sin(jnp.arange(64.0))
+    np.testing.assert_array_equal(jax.jit(by(hosted))(u), jax.jit(by(made))(u))
+    np.testing.assert_allclose(jax.jit(jax.vmap(by(hosted)))(jnp.stack([u, 2 * u]))[1], by(made)(2 * u), rtol=1e-12)

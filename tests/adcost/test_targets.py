@@ -277,3 +277,29 @@ def test_a_callback_for_an_absent_device_is_refused_by_name():
     calls, prints = done.stdout.splitlines()
     assert calls == "pure_callback calls back into Python, which needs nvidia-h100 itself: plan it where one is"
     assert prints.startswith("debug_")
+
+
+HOSTED = """
+import jax, jax.numpy as jnp, adcost
+
+n, carry = 400, jax.ShapeDtypeStruct((65536,), "float32")
+step = lambda u, _: (u + 0.01 * jnp.sin(u) * jnp.roll(u, 1), None)
+for made in (adcost.sqrt(n), adcost.binomial(n, 30)):
+    for schedule in (made, made.on_host()):
+        f = jax.grad(lambda u: jnp.sum(adcost.scan(step, u, None, n, schedule=schedule)[0] ** 2))
+        planned = adcost.planned_bytes(adcost.compile_for(f, carry, target="nvidia-h100"), "nvidia-h100")
+        print(schedule.slots, round(planned["temp"] / 2**18), round(planned.get("host", 0) / 2**18))
+"""
+
+
+@H100
+def test_slots_on_the_host_are_planned_there_and_leave_the_device():
+    environment = {**os.environ, **TARGETS["nvidia-h100"].environment}
+    done = subprocess.run([sys.executable, "-c", HOSTED], cwd=ROOT, env=environment, capture_output=True, text=True)
+    rows = [tuple(map(int, line.split())) for line in done.stdout.splitlines()]
+    assert len(rows) == 4, done.stderr
+    for (slots, device, none), (_, beside, host) in zip(rows[::2], rows[1::2], strict=True):
+        assert none == 0
+        assert slots - 1 <= device <= slots + 4
+        assert host == slots - 1, "the first slot is the input itself"
+        assert beside <= 4

@@ -104,6 +104,7 @@ def _methods(line: View, name: str, n: int) -> Table:
                 f"{memory[n]:.1f}",
                 cell(line.series(method, "count", "predicted memory"), n, mib),
                 cell(line.planned_bytes(method) / 2**20, n, "{:.3g}"),
+                cell(line.series(method, "compiler", "host") / 2**20, n, "{:.3g}"),
                 cell(counted / n, n, "{:.2f}"),
                 cell(line.series(method, "clock", "time") * 1e3, n, "{:.3g}"),
                 "{:.2f} [{:.2f}, {:.2f}]".format(*ratio.loc[n, ["value", "low", "high"]]) if n in ratio.index else "",
@@ -111,7 +112,7 @@ def _methods(line: View, name: str, n: int) -> Table:
             ]
         )
     head = (
-        "method", f"{line.plan} (carries)", "predicted", f"{line.plan} (MiB)", "evaluations a step", "time (ms)",
+        "method", f"{line.plan} (carries)", "predicted", f"{line.plan} (MiB)", "on the host (MiB)", "evaluations a step", "time (ms)",
         "time / plain", "compile time (s)",
     )  # fmt: skip
     where = "" if line.attached else f", compiled for {line.target}"
