@@ -306,11 +306,17 @@ Run = Callable[[Any, Sequence[Any]], list[Any]]  # a closed jaxpr on its operand
 
 
 def evaluated_program(
-    closed: Any, arguments: Sequence[Any], rule: Callable[[Any], Callable[[Sequence[Any]], Any] | None]
+    closed: Any,
+    arguments: Sequence[Any],
+    rule: Callable[[Any], Callable[[Sequence[Any]], Any] | None],
+    known: dict[Any, Any] | None = None,
 ) -> list[Any]:
-    """What a program gives, equation by equation; an equation for which there is a rule by that."""
-    jaxpr = closed.jaxpr
-    known: dict[Any, Any] = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*closed.consts, *arguments), strict=True))
+    """What a program gives, equation by equation; an equation for which there is a rule by that.
+
+    ``known`` holds the values of its variables as far as they are there.
+    """
+    jaxpr, known = closed.jaxpr, {} if known is None else known
+    known.update(zip((*jaxpr.constvars, *jaxpr.invars), (*closed.consts, *arguments), strict=True))
 
     def read(v: Any) -> Any:
         return v.val if isinstance(v, core.Literal) else known[v]
@@ -359,6 +365,34 @@ def called(eqn: Any, operands: Sequence[Any], run: Run) -> list[Any]:
     program = by(params["jaxpr"] if "jaxpr" in params else params["call_jaxpr"])
     program.__name__ = params.get("name", name)
     return list(jax.jit(program)(*operands))
+
+
+INLINED = ("jit", "pjit", "closed_call", "core_call")
+
+
+def inlined(closed: Any) -> Any:
+    """A program with what it calls, unless that has a meaning of its own, written out in its place."""
+
+    def run(program: Any, given: Sequence[Any]) -> list[Any]:
+        return evaluated_program(program, given, rule)
+
+    def rule(eqn: Any) -> Callable[[Sequence[Any]], Any] | None:
+        if eqn.primitive.name not in INLINED:
+            return None
+        program = eqn.params["jaxpr"] if "jaxpr" in eqn.params else eqn.params["call_jaxpr"]
+        return lambda operands: run(program if hasattr(program, "consts") else _CLOSED(program, ()), operands)
+
+    return jax.make_jaxpr(lambda *given: run(closed, given))(*closed.in_avals)
+
+
+def with_equations(closed: Any, eqns: Sequence[Any]) -> Any:
+    """A program with its equations in another order."""
+    return _CLOSED(closed.jaxpr.replace(eqns=list(eqns)), closed.consts)
+
+
+def is_dropped(v: Any) -> bool:
+    """Is a result of an equation asked of nobody?"""
+    return type(v).__name__ == "DropVar"
 
 
 def pruned(closed: Any) -> Any:

@@ -1,6 +1,6 @@
 """The loops of any function by schedules, whoever wrote it: ``checkpointed``."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ from jax.extend import core
 
 from adcost import _jax
 from adcost.checkpointing.executor import step_bytes
+from adcost.checkpointing.outputs import read_inside, stacked
 from adcost.checkpointing.scan import Scheduled, loop_of, scheduled
 from adcost.checkpointing.schedules import Schedule, blocks, grid
 from adcost.checkpointing.values import chosen, merged
@@ -57,10 +58,14 @@ class Checkpointed:
         return jax.tree.unflatten(jax.tree.structure(shape), self._run(_jax.pruned(closed), given, found))
 
     def _run(self, closed: Any, given: Sequence[Any], found: list[LoopFound], beside: int = 0) -> list[Any]:
+        closed = read_inside(closed)
+        kept = stacked(closed)
         beside += max(0, sum(_jax.scan_length(eqn) is not None for eqn in _within(closed.jaxpr)) - 1)
-        return _jax.evaluated_program(closed, given, lambda eqn: self._rule(eqn, found, beside))
+        return _jax.evaluated_program(closed, given, lambda eqn: self._rule(eqn, found, beside, kept))
 
-    def _rule(self, eqn: Any, found: list[LoopFound], beside: int) -> Callable[[Sequence[Any]], Any] | None:
+    def _rule(
+        self, eqn: Any, found: list[LoopFound], beside: int, kept: Mapping[int, str]
+    ) -> Callable[[Sequence[Any]], Any] | None:
         """What runs in an equation's place; None if it stays as it is."""
         name = _jax.primitive_name(eqn)
         inside = [program for program, _, _ in _jax.subprograms(eqn)]
@@ -71,7 +76,7 @@ class Checkpointed:
             found.append(LoopFound(_jax.line(eqn), its.depth, f"{told(its)}: its own schedule"))
             return None
         if name == "scan":
-            return lambda operands: self._scan(eqn, operands, found, beside)
+            return lambda operands: self._scan(eqn, operands, found, beside, kept.get(id(eqn), ""))
         if _jax.is_called(eqn):
             return lambda operands: _jax.called(eqn, operands, self._inside(found, beside))
         reason = "only the data know how often it runs" if name == "while" else _left(name)
@@ -83,18 +88,19 @@ class Checkpointed:
         """What runs a program that is called: its loops stand beside those around it."""
 
         def run(closed: Any, given: Sequence[Any]) -> list[Any]:
-            return _jax.evaluated_program(closed, given, lambda eqn: self._rule(eqn, found, beside))
+            return _jax.evaluated_program(closed, given, lambda eqn: self._rule(eqn, found, beside, stacked(closed)))
 
         return run
 
-    def _scan(self, eqn: Any, operands: Sequence[Any], found: list[LoopFound], beside: int) -> list[Any]:
+    def _scan(self, eqn: Any, operands: Sequence[Any], found: list[LoopFound], beside: int, outputs: str) -> list[Any]:
         parts = _jax.scan_parts(eqn)
         place = len(found)
         body = jax.make_jaxpr(lambda *values: self._run(parts.body, values, found))(*parts.body.in_avals)
         parts = parts._replace(body=body)
         decision = self.decide(parts, beside)
         if isinstance(decision, Schedule):
-            found.insert(place, LoopFound(_jax.line(eqn), parts.length, told(decision)))
+            said = "; ".join(filter(None, (told(decision), outputs)))
+            found.insert(place, LoopFound(_jax.line(eqn), parts.length, said))
             return scheduled(parts, operands, decision)
         said = "its body under the policy" if decision is None else f"as it was: {decision}"
         found.insert(place, LoopFound(_jax.line(eqn), parts.length, said))
