@@ -2,7 +2,8 @@
 
 - Checkpointing: ``store_all``, ``memory_poor``, ``sqrt``, ``multilevel``, ``binomial`` and ``blocks`` make schedules;
   ``scan`` is ``lax.scan`` by one, ``checkpointed`` runs all loops of any function so, ``checkpointed_chain`` takes
-  layers with parameters; ``while_loop`` is ``lax.while_loop`` with a reverse mode.
+  layers with parameters; ``while_loop`` is ``lax.while_loop`` with a reverse mode; ``in_parts`` is for programs without
+  loops.
 - Modes: ``which_mode`` says whether forward or reverse mode is cheaper for a Jacobian, from the program alone.
 - Memory: ``compile_for`` compiles for a device that need not be here, ``planned_bytes`` says what it would take.
 - ``safe_svd``, ``safe_eigh`` and ``safe_nuclear_norm`` have finite gradients everywhere; ``kept_solve`` is a linear
@@ -18,6 +19,7 @@ from adcost.checkpointing import (
     blocks,
     checkpointed,
     checkpointed_chain,
+    in_parts,
     memory_poor,
     multilevel,
     scan,
@@ -44,6 +46,7 @@ __all__ = [
     "checkpointed_chain",
     "compile_for",
     "evaluation_trace",
+    "in_parts",
     "kept_solve",
     "memory_poor",
     "multilevel",

@@ -305,11 +305,11 @@ def _programs_in(params: Mapping[str, Any]) -> Iterator[tuple[Any, tuple[Any, ..
 Run = Callable[[Any, Sequence[Any]], list[Any]]  # a closed jaxpr on its operands
 
 
+Rule = Callable[[Any], Callable[[Sequence[Any]], Any] | None]  # of an equation, what runs in its place
+
+
 def evaluated_program(
-    closed: Any,
-    arguments: Sequence[Any],
-    rule: Callable[[Any], Callable[[Sequence[Any]], Any] | None],
-    known: dict[Any, Any] | None = None,
+    closed: Any, arguments: Sequence[Any], rule: Rule, known: dict[Any, Any] | None = None
 ) -> list[Any]:
     """What a program gives, equation by equation; an equation for which there is a rule by that.
 
@@ -317,16 +317,23 @@ def evaluated_program(
     """
     jaxpr, known = closed.jaxpr, {} if known is None else known
     known.update(zip((*jaxpr.constvars, *jaxpr.invars), (*closed.consts, *arguments), strict=True))
+    return evaluated_equations(jaxpr.eqns, jaxpr.outvars, known, rule)
+
+
+def evaluated_equations(
+    eqns: Sequence[Any], results: Sequence[Any], known: dict[Any, Any], rule: Rule = lambda eqn: None
+) -> list[Any]:
+    """The same of some equations, from the values of variables that are known."""
 
     def read(v: Any) -> Any:
         return v.val if isinstance(v, core.Literal) else known[v]
 
-    for eqn in jaxpr.eqns:
+    for eqn in eqns:
         operands, run = list(map(read, eqn.invars)), rule(eqn)
         with _written_where(eqn), eqn.ctx.manager:
             found = evaluated(eqn, operands) if run is None else run(operands)
         known.update(zip(eqn.outvars, found, strict=True))
-    return list(map(read, jaxpr.outvars))
+    return list(map(read, results))
 
 
 def _written_where(eqn: Any) -> Any:

@@ -264,6 +264,8 @@ def sweep(loop: Loop, active: Active, operands: Operands) -> tuple[Values, Kept]
     slots = _empty_slots(schedule, chosen(init, active.needed))
     state: tuple[Values, Values] = (init, ys)
     stored = int(stores[:, 1].sum())
+    # Blocks before each store, if always as many: XLA makes more of a loop whose trips it knows.
+    even = int(stores[0, 1]) if len(stores) and (stores[:, 1] == stores[0, 1]).all() else 0
 
     def step(i: Any, state: tuple[Values, Values]) -> tuple[Values, Values]:
         h, y = loop.body(consts, state[0], at(xs, loop.place(i)))
@@ -272,8 +274,11 @@ def sweep(loop: Loop, active: Active, operands: Operands) -> tuple[Values, Kept]
     def to_slot(k: Any, carry: Any) -> Any:
         start, count, slot = jnp.asarray(stores)[k]
         slots, state = carry
-        with jax.named_scope(SWEEPING):
-            state = lax.fori_loop(start * c, (start + count) * c, step, state)
+        if even:
+            state = lax.fori_loop(0, even * c, lambda i, state: step(start * c + i, state), state)
+        else:
+            with jax.named_scope(SWEEPING):
+                state = lax.fori_loop(start * c, (start + count) * c, step, state)
         return _stored(schedule, slots, chosen(state[0], active.needed), slot), state
 
     slot_of = np.repeat(stores[:, 2], stores[:, 1])  # of each block the next slot that is filled
@@ -431,11 +436,11 @@ def backward(loop: Loop, active: Active, operands: Operands, kept: Kept, cotange
             h = advance(_loaded(schedule, slots, first, load, start), start, count)
             return _stored(schedule, slots, h, store)
 
-        with jax.named_scope(MOVING):
-            if schedule.input_slots < schedule.slots:
+        if steps[-1, STEP.end_move]:  # otherwise there are none
+            with jax.named_scope(MOVING):
                 slots = lax.fori_loop(step[STEP.first_move], step[STEP.end_move], move, slots)
         h = _loaded(schedule, slots, first, step[STEP.load], step[STEP.at])
-        return advance(h, step[STEP.at], step[STEP.advance]), slots
+        return advance(h, step[STEP.at], step[STEP.advance]) if steps[:, STEP.advance].any() else h, slots
 
     def backward_step(carry: Any, step: Any) -> Any:
         slots, h_out, g, g_consts, g_xs = carry

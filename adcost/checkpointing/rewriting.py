@@ -48,12 +48,12 @@ class Checkpointed:
     def loops(self, *args: Any, **kwargs: Any) -> tuple[LoopFound, ...]:
         """What is done with each loop of ``f(*args, **kwargs)``; arguments may be ``jax.ShapeDtypeStruct``."""
         found: list[LoopFound] = []
-        run, given = _of_arrays(lambda *args, **kwargs: self._traced(args, kwargs, found), args, kwargs)
+        run, given = of_arrays(lambda *args, **kwargs: self._traced(args, kwargs, found), args, kwargs)
         jax.eval_shape(run, *given)
         return tuple(found)
 
     def _traced(self, args: Any, kwargs: Any, found: list[LoopFound]) -> Any:
-        run, given = _of_arrays(self.f, args, kwargs)
+        run, given = of_arrays(self.f, args, kwargs)
         closed, shape = jax.make_jaxpr(run, return_shape=True)(*given)
         return jax.tree.unflatten(jax.tree.structure(shape), self._run(_jax.pruned(closed), given, found))
 
@@ -225,7 +225,7 @@ def _is_loop(eqn: Any) -> bool:
     return eqn.primitive.name == "while" or _jax.scan_length(eqn) is not None
 
 
-def _of_arrays(f: Callable[..., Any], args: Any, kwargs: Any) -> tuple[Callable[..., Any], list[Any]]:
+def of_arrays(f: Callable[..., Any], args: Any, kwargs: Any) -> tuple[Callable[..., Any], list[Any]]:
     """A call as a function of its arrays, and these; sizes, flags and functions stay in it."""
     leaves, tree = jax.tree.flatten((args, kwargs))
     arrays = [hasattr(leaf, "shape") and hasattr(leaf, "dtype") for leaf in leaves]

@@ -24,7 +24,13 @@ BESIDE = {  # of each peer the methods of ours that take as much memory, or eval
 }
 CARRIES = 5.0  # that the plan may lie above the prediction
 USED = 0.8  # of a budget
+WIDE = 1024  # width of the loops whose weights are larger than their carry
 SMALL = 1000  # steps of the loop with a carry of 256 floats
+IN_CACHE = Cause(
+    "likely",
+    "What plain backprop keeps fits into the cache here: there is no traffic to save, only work to add.",
+    "above",
+)
 ONE_MEMORY = "A CPU's host memory is its own."
 WEIGHTY = Cause(
     "likely", "Weights dwarf the carry: the compiler slices and transposes those of a step once more.", "above"
@@ -123,7 +129,8 @@ def _no_more_memory(view: View, method: str, peer: str) -> Test:
         return replace(test, gap=view.reasons("compiler", method, peer))
     worst = max(found, key=lambda name: found[name])
     why = f"Of {len(found)} loops; the least is {min(found.values()):.2f}."
-    return replace(test, found=exact(found[worst], len(found)), at=worst, why=why, cause=WEIGHTY)
+    cause = WEIGHTY if worst.endswith(f"width {WIDE}") else None
+    return replace(test, found=exact(found[worst], len(found)), at=worst, why=why, cause=cause)
 
 
 def _not_slower(line: View, method: str, peer: str, name: str, n: int) -> Test:
@@ -142,11 +149,21 @@ def small_carries(view: View) -> Iterator[Test]:
             continue
         share = ratio(line, "tenth", "plain", n)
         band = at_most(0.1, "a tenth is what the schedule is made for")
-        found = None if share is None else exact(share)
-        yield Test("tenth", "compiler", f"{view.plan} / plain", band, found, name)
+        yield Test("tenth", "compiler", f"{view.plan} / plain", band, None if share is None else exact(share), name)
         if view.attached:
-            timed = line.timed("tenth", "time / plain", n)
-            yield Test("tenth", "clock", "time / plain", at_most(1.0, "not slower than it"), timed, name)
+            timed, band = line.timed("tenth", "time / plain", n), at_most(1.0, "not slower than it")
+            why = _by_evaluations(line, n)
+            yield Test("tenth", "clock", "time / plain", band, timed, name, why=why, cause=IN_CACHE)
+
+
+def _by_evaluations(line: View, n: int) -> str:
+    """What its evaluations alone would make of plain's time."""
+    forward, plain = (at(line.series(method, "clock", "time"), n) for method in ("forward", "plain"))
+    evaluations = at(line.series("tenth", "count", "evaluations"), n)
+    if not forward or not plain or evaluations is None:
+        return ""
+    again = evaluations / n - 1
+    return f"By its evaluations alone {1 + again * forward / plain:.2f}: {again:.2f} forward passes more."
 
 
 def budgets(view: View) -> Iterator[tuple[str, View]]:

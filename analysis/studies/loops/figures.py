@@ -112,8 +112,8 @@ def _methods(line: View, name: str, n: int) -> Table:
             ]
         )
     head = (
-        "method", f"{line.plan} (carries)", "predicted", f"{line.plan} (MiB)", "on the host (MiB)", "evaluations a step",
-        "time (ms)", "time / plain", "compile time (s)",
+        "method", f"{line.plan} (carries)", "predicted", f"{line.plan} (MiB)", "on the host (MiB)",
+        "evaluations a step", "time (ms)", "time / plain", "compile time (s)",
     )  # fmt: skip
     where = "" if line.attached else f", compiled for {line.target}"
     return Table(f"{name}, {n} steps{where}", "", head, rows)
