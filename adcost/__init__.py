@@ -61,4 +61,4 @@ __all__ = [
     "which_mode",
     "while_loop",
 ]
-__version__ = "0.5.0"
+__version__ = "0.6.0"
