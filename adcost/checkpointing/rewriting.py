@@ -11,6 +11,7 @@ from jax.extend import core
 from adcost import _jax
 from adcost.checkpointing.executor import step_bytes
 from adcost.checkpointing.outputs import read_inside, stacked
+from adcost.checkpointing.pairs import in_blocks
 from adcost.checkpointing.scan import Scheduled, loop_of, scheduled
 from adcost.checkpointing.schedules import Schedule, blocks, grid
 from adcost.checkpointing.values import chosen, merged
@@ -58,7 +59,7 @@ class Checkpointed:
         return jax.tree.unflatten(jax.tree.structure(shape), self._run(_jax.pruned(closed), given, found))
 
     def _run(self, closed: Any, given: Sequence[Any], found: list[LoopFound], beside: int = 0) -> list[Any]:
-        closed = read_inside(closed)
+        closed = in_blocks(read_inside(closed))
         kept = stacked(closed)
         beside += max(0, sum(_jax.scan_length(eqn) is not None for eqn in _within(closed.jaxpr)) - 1)
         return _jax.evaluated_program(closed, given, lambda eqn: self._rule(eqn, found, beside, kept))

@@ -18,7 +18,6 @@ TIGHTER = {  # what is asked for takes more than two evaluations a step
 }
 NOT_YET = {
     "a loop inside custom_vjp": "its rule is traced by JAX when it is differentiated",
-    "a loop inside an inner gradient": "the inner gradient's residuals are outputs of its loop",
 }
 
 
