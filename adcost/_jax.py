@@ -368,6 +368,7 @@ def called(eqn: Any, operands: Sequence[Any], run: Run) -> list[Any]:
         options = {
             option: params[option] for option in ("mesh", "in_specs", "out_specs", "check_vma") if option in params
         }
+        options["axis_names"] = set(params.get("newly_manual_axes", params["mesh"].axis_names))
         return list(jax.shard_map(lambda *given: tuple(by(params["jaxpr"])(*given)), **options)(*operands))
     program = by(params["jaxpr"] if "jaxpr" in params else params["call_jaxpr"])
     program.__name__ = params.get("name", name)
@@ -378,18 +379,46 @@ INLINED = ("jit", "pjit", "closed_call", "core_call")
 
 
 def inlined(closed: Any) -> Any:
-    """A program with what it calls, unless that has a meaning of its own, written out in its place."""
+    """A program with those of the programs that it calls written out in their place that hold a loop, or read outputs
+    of one step by step.
+    """
+    stacked: dict[Any, int] = {}  # of what comes from outputs of a loop, its steps
 
     def run(program: Any, given: Sequence[Any]) -> list[Any]:
         return evaluated_program(program, given, rule)
 
     def rule(eqn: Any) -> Callable[[Sequence[Any]], Any] | None:
-        if eqn.primitive.name not in INLINED:
+        name, length = eqn.primitive.name, scan_length(eqn)
+        read = {stacked[v] for v in eqn.invars if isinstance(v, core.Var) and v in stacked}
+        read |= {length} if length is not None else set()
+        stacked.update(
+            (v, v.aval.shape[0]) for v in eqn.outvars if getattr(v.aval, "shape", ())[:1] in {(n,) for n in read}
+        )
+        holds = name in INLINED and any(
+            scan_length(e) is not None for p, _, _ in subprograms(eqn) for e in equations(p)
+        )
+        if name not in INLINED or not (read or holds):
             return None
         program = eqn.params["jaxpr"] if "jaxpr" in eqn.params else eqn.params["call_jaxpr"]
-        return lambda operands: run(program if hasattr(program, "consts") else _CLOSED(program, ()), operands)
+        closed = program if hasattr(program, "consts") else _CLOSED(program, ())
+        stacked.update(
+            (v, stacked[w]) for v, w in zip(closed.jaxpr.invars, eqn.invars, strict=True) if _known(w, stacked)
+        )
+
+        def written_out(operands: Sequence[Any]) -> list[Any]:
+            found = run(closed, operands)
+            stacked.update(
+                (v, stacked[w]) for v, w in zip(eqn.outvars, closed.jaxpr.outvars, strict=True) if _known(w, stacked)
+            )
+            return found
+
+        return written_out
 
     return jax.make_jaxpr(lambda *given: run(closed, given))(*closed.in_avals)
+
+
+def _known(v: Any, table: Mapping[Any, Any]) -> bool:
+    return isinstance(v, core.Var) and v in table
 
 
 def with_equations(closed: Any, eqns: Sequence[Any]) -> Any:
@@ -411,6 +440,23 @@ def pruned(closed: Any) -> Any:
 def inputs_used(closed: Any, asked: Sequence[bool]) -> list[bool]:
     """Which inputs of a program these of its results need."""
     return list(partial_eval.dce_jaxpr(closed.jaxpr, list(asked))[1])
+
+
+def zeros_of(aval: Any) -> Any:
+    """Zeros of a type, which inside a ``shard_map`` says along which axes of the mesh devices differ."""
+    kind = getattr(aval, "manual_axis_type", None)
+    varying = tuple(getattr(aval, "vma", ()) if kind is None else kind.varying)
+    if not varying:
+        return lax.full_like(aval, 0)
+    zeros = jnp.zeros(aval.shape, aval.dtype)
+    older: Any = getattr(lax, "pvary", None)
+    return lax.pcast(zeros, varying, to="varying") if hasattr(lax, "pcast") else older(zeros, varying)
+
+
+def ordered_effects(program: Any) -> list[str]:
+    """Effects of a program or an equation that bind it to its place: of references, and of calls in their order."""
+    names = {type(effect).__name__ for effect in program.effects}
+    return sorted(name for name in names if name.startswith(("Ordered", "Read", "Write", "Accum")))
 
 
 def many_on_host(count: int, value: Any) -> Any:

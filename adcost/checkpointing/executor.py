@@ -242,7 +242,7 @@ def _moved(f: Callable[..., Any], avals: Sequence[Any], moving: Sequence[bool]) 
     if not any(moving):
         return [False] * len(jax.eval_shape(f, *avals))
     jax.eval_shape(along, list(avals), chosen(avals, moving))
-    return found[-1]
+    return found[-1] if found else [False] * len(jax.eval_shape(f, *avals))  # JAX asks no rule where nothing moves
 
 
 # ---------------------------------------------------------------- forward
@@ -336,8 +336,8 @@ def _at_host(held: Any, place: Any) -> Any:
 
 
 @_at_host.def_vmap
-def _(_: int, __: Any, held: Any, place: Any) -> Any:  # the place is the schedule's: the same for all
-    return _jax.on_device(lax.dynamic_index_in_dim(held, place, 1, keepdims=False)), True
+def _(_: int, batched: Any, held: Any, place: Any) -> Any:  # the place is the schedule's: the same for all
+    return _jax.on_device(lax.dynamic_index_in_dim(held, place, int(batched[0]), keepdims=False)), batched[0]
 
 
 @custom_vmap
@@ -347,6 +347,8 @@ def _put_on_host(held: Any, value: Any, place: Any) -> Any:
 
 @_put_on_host.def_vmap
 def _(size: int, batched: Any, held: Any, value: Any, place: Any) -> Any:
+    if not batched[0] and not batched[1]:
+        return lax.dynamic_update_index_in_dim(held, _jax.on_host(value), place, 0), False
     many = held if batched[0] else jnp.broadcast_to(held, (size, *held.shape))
     each = value if batched[1] else jnp.broadcast_to(value, (size, *value.shape))
     return lax.dynamic_update_index_in_dim(many, _jax.on_host(each), place, 1), True
@@ -533,9 +535,9 @@ def _linearised(loop: Loop, primals: Values, tangents: Values) -> tuple[Values, 
         return results, leaves
 
     def rule(flat: Any, changes: Any) -> Any:  # of a derivative of the derivative
-        changes = [None if isinstance(t, SymbolicZero) else t for t in changes]
+        flat, changes = arrays(flat, loop.jaxpr.in_avals), [None if isinstance(t, SymbolicZero) else t for t in changes]
         results, leaves = swept(*flat)
-        _, moved = _linearised(loop, list(flat), changes)
+        _, moved = _linearised(loop, flat, changes)
         return (results, leaves), (moved, list(map(no_tangent, leaves)))
 
     swept.defjvp(rule, symbolic_zeros=True)

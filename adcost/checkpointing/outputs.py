@@ -15,7 +15,7 @@ from jax import lax
 from jax.extend import core
 
 from adcost import _jax
-from adcost.checkpointing.values import at, put, wide
+from adcost.checkpointing.values import arrays, is_inexact, put, wide
 
 # What is done to each number by itself.
 ELEMENTWISE = frozenset(
@@ -32,8 +32,9 @@ FEW = 0.5  # of the steps: to take more of them than this saves little
 class End:
     """An equation that takes a sum over the steps, or a few of them."""
 
-    first: Any  # its result before the first step
-    add: Callable[[Any, Any, Sequence[Any]], Any]  # (result so far, step, operands of that step) -> result
+    first: Any  # what is held before the first step
+    add: Callable[[Any, Any, Sequence[Any]], Any]  # (what is held, step, operands of that step) -> what is held
+    done: Callable[[Any], Any]  # what is held after the last step -> the result
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,8 @@ class Reading:
 
 def read_inside(closed: Any) -> Any:
     """The program with its loops' outputs read inside their bodies, wherever that is possible."""
-    if not any(_outputs(eqn) for eqn in _jax.equations(closed.jaxpr)):
+    every = list(_jax.equations(closed.jaxpr))
+    if not any(map(_outputs, every)) or any(map(_jax.ordered_effects, every)):  # effects have their order
         return closed
     closed, done = _jax.inlined(closed), 0
     while True:
@@ -94,11 +96,11 @@ def _reading(closed: Any, loop: Any) -> Reading | None:
             after.update(eqn.outvars if mine or whole else ())
             if not mine:
                 continue
-            made = None if whole or eqn.effects else _end(eqn, n)
+            made = None if whole else _end(eqn, n)
             if made is not None:
                 ends[id(eqn)] = made
                 inside.append(eqn)
-            elif not whole and not eqn.effects and _by_steps(eqn, rows, n):
+            elif not whole and _by_steps(eqn, rows, n):
                 origin = set().union(*(rows[v] for v in mine))
                 rows.update((v, origin) for v in eqn.outvars)
                 inside.append(eqn)
@@ -139,13 +141,34 @@ def _by_steps(eqn: Any, rows: dict[Any, Any], n: int) -> bool:
 
 def _end(eqn: Any, n: int) -> End | None:
     """An equation as the end of what is read by steps; None if it is none."""
-    name, params, out = eqn.primitive.name, eqn.params, eqn.outvars[0].aval
-    zero = jnp.zeros(out.shape, wide(out.dtype))
-    if name == "reduce_sum" and 0 in params["axes"]:
-        return End(zero, lambda total, i, row: total + _evaluated(eqn, [row[0].astype(zero.dtype)]))
-    if name == "dot_general" and _sums_steps(eqn):
-        return End(zero, lambda total, i, row: total + _evaluated(eqn, row).astype(zero.dtype))
-    return _few(eqn, n) if name == "slice" else None
+    name, out = eqn.primitive.name, eqn.outvars[0].aval
+    if name == "slice":
+        return _few(eqn, n)
+    if not ((name == "reduce_sum" and 0 in eqn.params["axes"]) or (name == "dot_general" and _sums_steps(eqn))):
+        return None
+    dtype = wide(out.dtype)
+
+    def add(held: Any, _: Any, row: Sequence[Any]) -> Any:
+        given = [row[0].astype(dtype)] if name == "reduce_sum" else row
+        value = _evaluated(eqn, given).astype(dtype)
+        return _added(*held, value) if is_inexact(out) else (held[0] + value, held[1])
+
+    zero = jnp.zeros(out.shape, dtype)
+    return End((zero, zero), add, lambda held: held[0].astype(out.dtype))
+
+
+@jax.custom_jvp
+def _added(total: Any, lost: Any, value: Any) -> tuple[Any, Any]:
+    """A sum and what rounding took from it (Kahan, CACM 8, 1965): one by one, many steps would lose digits."""
+    value = value - lost
+    after = total + value
+    return after, (after - total) - value
+
+
+@_added.defjvp
+def _(primals: Any, tangents: Any) -> Any:
+    total, lost, value = tangents
+    return _added(*primals), (total + value, jnp.zeros_like(lost))
 
 
 def _few(eqn: Any, n: int) -> End | None:
@@ -153,17 +176,30 @@ def _few(eqn: Any, n: int) -> End | None:
     starts, stops = eqn.params["start_indices"], eqn.params["limit_indices"]
     stride, *others = eqn.params["strides"] or (1,) * len(starts)
     out = eqn.outvars[0].aval
-    if out.shape[0] > FEW * n or any(other != 1 for other in others):
+    count = out.shape[0]
+    if not 0 < count <= FEW * n or any(other != 1 for other in others):
         return None
     rest = tuple(map(slice, starts[1:], stops[1:]))
 
-    def take(taken: Any, i: Any, row: Sequence[Any]) -> Any:
+    def take(held: Any, i: Any, row: Sequence[Any]) -> Any:
         place, odd = jnp.divmod(i - starts[0], stride)
-        asked, place = (odd == 0) & (i >= starts[0]) & (i < stops[0]), jnp.clip(place, 0, out.shape[0] - 1)
-        (held,) = at([taken], place)
-        return put([taken], [jnp.where(asked, row[0][0][rest], held)], place)[0]
+        asked = (odd == 0) & (i >= starts[0]) & (i < stops[0])
+        value, place = row[0][0][rest], jnp.where(asked, place, count)  # the last place is nobody's
+        return _written(held, value, place) if is_inexact(out) else put([held], [value], place)[0]
 
-    return End(jnp.zeros(out.shape, out.dtype), take)
+    return End(jnp.zeros((count + 1, *out.shape[1:]), out.dtype), take, lambda held: held[:count])
+
+
+@jax.custom_jvp
+def _written(held: Any, row: Any, place: Any) -> Any:
+    """Rows with one more, of which none is written twice."""
+    return put([held], [row], place)[0]
+
+
+@_written.defjvp
+def _(primals: Any, tangents: Any) -> Any:
+    # Transposed, an addition leaves the cotangents of all rows as they are: to put zeros there XLA would copy them.
+    return _written(*primals), tangents[0].at[primals[2]].add(tangents[1])
 
 
 def _evaluated(eqn: Any, operands: Sequence[Any]) -> Any:
@@ -212,7 +248,7 @@ def _moved(closed: Any, reading: Reading) -> Any:
         def step(carry: Any, x: Any) -> Any:
             h, so_far = carry
             i, x, given = x
-            out = body(*operands[:a], *h, *x)
+            out = arrays(body(*operands[:a], *h, *x), parts.body.out_avals)
             row = {v: y[None] for v, y in zip(loop.outvars[parts.carry :], out[parts.carry :], strict=True)}
             row |= {v: value[None] for v, value in zip(by_steps, given, strict=True)}
             so_far = _read(reading, row, whole, so_far, i)
@@ -222,7 +258,7 @@ def _moved(closed: Any, reading: Reading) -> Any:
         first = [reading.ends[id(eqn)].first for eqn in ends]
         xs = jnp.arange(parts.length), list(operands[b:]), list(by_steps.values())
         (h, found), ys = _jax.scan(step, (list(operands[a:b]), first), xs, parts.length, parts.reverse)
-        results.update((id(e), v.astype(e.outvars[0].aval.dtype)) for e, v in zip(ends, found, strict=True))
+        results.update((id(eqn), reading.ends[id(eqn)].done(held)) for eqn, held in zip(ends, found, strict=True))
         left = iter(ys)
         return [*h, *(None if k in reading.gone else next(left) for k in range(parts.carry, len(loop.outvars)))]
 
@@ -260,7 +296,7 @@ def _operands(
                 continue
             spread = made.get(v)
             if not _along(eqn, v, n):
-                whole[v] = known[v]
+                whole[v] = jnp.asarray(known[v], v.aval.dtype)
             elif spread is not None and _same_for_all(spread):
                 (source,), shape = spread.invars, (1, *v.aval.shape[1:])
                 value = source.val if isinstance(source, core.Literal) else known[source]
@@ -303,13 +339,16 @@ def _before(jaxpr: Any, reading: Reading) -> list[Any]:
 
 def stacked(closed: Any) -> dict[int, str]:
     """What is said of each loop with stacked outputs, by its equation's id: their bytes, the line that reads them."""
-    found = {}
-    for loop in closed.jaxpr.eqns:
-        outputs = set(_outputs(loop))
-        readers = [eqn for eqn in closed.jaxpr.eqns if any(v in outputs for v in eqn.invars if isinstance(v, core.Var))]
-        size = sum(v.aval.size * v.aval.dtype.itemsize for v in outputs)
-        if outputs:
-            line = next(filter(None, map(_jax.line, readers)), "a call without a line")
-            reader = f"{line} reads them" if readers else "they are returned"
-            found[id(loop)] = f"its outputs are kept, {size / 2**20:.3g} MiB: {reader}"
-    return found
+    loops = {v: loop for loop in closed.jaxpr.eqns for v in _outputs(loop)}
+    readers: dict[int, list[str]] = {id(loop): [] for loop in loops.values()}
+    sizes = dict.fromkeys(readers, 0)
+    for v, loop in loops.items():
+        sizes[id(loop)] += v.aval.size * v.aval.dtype.itemsize
+    for eqn in closed.jaxpr.eqns if loops else ():
+        for loop in {id(loops[v]) for v in eqn.invars if isinstance(v, core.Var) and v in loops}:
+            readers[loop].append(_jax.line(eqn))
+    return {
+        loop: f"its outputs are kept, {sizes[loop] / 2**20:.3g} MiB: "
+        + (f"{next(filter(None, lines), 'a call without a line')} reads them" if lines else "they are returned")
+        for loop, lines in readers.items()
+    }

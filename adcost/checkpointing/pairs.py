@@ -30,16 +30,19 @@ class Pair(NamedTuple):
 
 def in_blocks(closed: Any) -> Any:
     """The program with loops that are read from the end run again, block by block, wherever there are such."""
+    if any(map(_jax.ordered_effects, _jax.equations(closed.jaxpr))):  # effects have their order
+        return closed
     while (pair := _pair(closed)) is not None:
         closed = _jax.pruned(_rewritten(closed, pair))
     return closed
 
 
 def _pair(closed: Any) -> Pair | None:
-    for forth in closed.jaxpr.eqns:
-        if forth.primitive.name != "scan" or (parts := _jax.scan_parts(forth)).reverse or CUT in _jax.scope(forth):
+    scans = [eqn for eqn in closed.jaxpr.eqns if eqn.primitive.name == "scan"]
+    for forth in scans:
+        if (parts := _jax.scan_parts(forth)).reverse or CUT in _jax.scope(forth):
             continue
-        for back in closed.jaxpr.eqns:
+        for back in scans:
             again = [_only_back(closed.jaxpr, v, back) for v in forth.outvars[parts.carry :]]
             if any(again) and _goes_back(back, parts.length):
                 block = _block(parts, again)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -14,7 +15,7 @@ from adcost.checkpointing.outputs import read_inside, stacked
 from adcost.checkpointing.pairs import in_blocks
 from adcost.checkpointing.scan import Scheduled, loop_of, scheduled
 from adcost.checkpointing.schedules import Schedule, blocks, grid
-from adcost.checkpointing.values import chosen, merged
+from adcost.checkpointing.values import arrays, chosen, merged
 
 WORTH_IT = 0.5  # of plain's memory: a schedule that takes more is not worth its evaluations
 
@@ -46,6 +47,10 @@ class Checkpointed:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self._traced(args, kwargs, [])
 
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        """As a method of its instance, if it stands in a class."""
+        return self if instance is None else Checkpointed(partial(self.f, instance), self.decide, self.policy)
+
     def loops(self, *args: Any, **kwargs: Any) -> tuple[LoopFound, ...]:
         """What is done with each loop of ``f(*args, **kwargs)``; arguments may be ``jax.ShapeDtypeStruct``."""
         found: list[LoopFound] = []
@@ -56,7 +61,8 @@ class Checkpointed:
     def _traced(self, args: Any, kwargs: Any, found: list[LoopFound]) -> Any:
         run, given = of_arrays(self.f, args, kwargs)
         closed, shape = jax.make_jaxpr(run, return_shape=True)(*given)
-        return jax.tree.unflatten(jax.tree.structure(shape), self._run(_jax.pruned(closed), given, found))
+        results = arrays(self._run(_jax.pruned(closed), given, found), closed.out_avals)
+        return jax.tree.unflatten(jax.tree.structure(shape), results)
 
     def _run(self, closed: Any, given: Sequence[Any], found: list[LoopFound], beside: int = 0) -> list[Any]:
         closed = in_blocks(read_inside(closed))
@@ -81,7 +87,10 @@ class Checkpointed:
         if _jax.is_called(eqn):
             return lambda operands: _jax.called(eqn, operands, self._inside(found, beside))
         reason = "only the data know how often it runs" if name == "while" else _left(name)
-        left = [eqn] if _is_loop(eqn) else [e for p in inside for e in _jax.equations(p) if _is_loop(e)]
+        if name == "while":
+            inside = [_jax.while_parts(eqn).body.jaxpr]
+        left = [e for p in inside for e in _jax.equations(p) if _is_loop(e)]
+        left = [eqn, *left] if _is_loop(eqn) else left
         found += [LoopFound(_jax.line(e), _jax.scan_length(e), f"as it was: {reason}") for e in left]
         return None
 
@@ -89,7 +98,8 @@ class Checkpointed:
         """What runs a program that is called: its loops stand beside those around it."""
 
         def run(closed: Any, given: Sequence[Any]) -> list[Any]:
-            return _jax.evaluated_program(closed, given, lambda eqn: self._rule(eqn, found, beside, stacked(closed)))
+            kept = stacked(closed)
+            return _jax.evaluated_program(closed, given, lambda eqn: self._rule(eqn, found, beside, kept))
 
         return run
 
@@ -98,7 +108,8 @@ class Checkpointed:
         place = len(found)
         body = jax.make_jaxpr(lambda *values: self._run(parts.body, values, found))(*parts.body.in_avals)
         parts = parts._replace(body=body)
-        decision = self.decide(parts, beside)
+        effects = _jax.ordered_effects(parts.body)
+        decision = f"its body has effects ({', '.join(effects)})" if effects else self.decide(parts, beside)
         if isinstance(decision, Schedule):
             said = "; ".join(filter(None, (told(decision), outputs)))
             found.insert(place, LoopFound(_jax.line(eqn), parts.length, said))
@@ -229,10 +240,10 @@ def _is_loop(eqn: Any) -> bool:
 def of_arrays(f: Callable[..., Any], args: Any, kwargs: Any) -> tuple[Callable[..., Any], list[Any]]:
     """A call as a function of its arrays, and these; sizes, flags and functions stay in it."""
     leaves, tree = jax.tree.flatten((args, kwargs))
-    arrays = [hasattr(leaf, "shape") and hasattr(leaf, "dtype") for leaf in leaves]
+    mask = [hasattr(leaf, "shape") and hasattr(leaf, "dtype") and not isinstance(leaf, np.integer) for leaf in leaves]
 
     def run(*given: Any) -> Any:
-        args, kwargs = jax.tree.unflatten(tree, merged(given, leaves, arrays))
+        args, kwargs = jax.tree.unflatten(tree, merged(given, leaves, mask))
         return f(*args, **kwargs)
 
-    return run, list(chosen(leaves, arrays))
+    return run, list(chosen(leaves, mask))

@@ -143,6 +143,10 @@ def _looped(plain: Callable[[Any, Any], Any], init: Any, xs: Any, schedule: Sche
 def scheduled(parts: _jax.Scan, operands: Sequence[Any], schedule: Scheduled, pullback: Any = None) -> list[Any]:
     """What a scan gives, by a schedule. What no step changes is no part of its carry."""
     made = schedule(parts.length) if callable(schedule) else schedule
+    if effects := _jax.ordered_effects(parts.body):
+        raise TypeError(
+            f"a body that is run again can have no effects of an order ({', '.join(effects)}): take them out"
+        )
     if made.depth != parts.length:
         raise ValueError(f"the schedule is for {made.depth} steps, the loop has {parts.length}")
     kept = _unchanged(parts) if pullback is None else []

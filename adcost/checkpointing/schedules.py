@@ -102,7 +102,8 @@ class Schedule:
     def on_host(self) -> "Schedule":
         """The same schedule with its slots in the host's memory (``pinned_host``), where the device can reach it.
 
-        Then the device holds none of them. On a CPU that is the same memory.
+        Then the device holds none of them. On a CPU that is the same memory. Gradients and ``vmap`` of them take such
+        slots; forward mode over a gradient does not.
         """
         return Schedule(self.depth, self.slots, self.table, self.block, self.tail, host=True)
 

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
+from adcost import _jax
+
 Values = Sequence[Any]
 
 
@@ -60,7 +62,7 @@ def zeros(like: Any, dtype: Any = None) -> Any:
 
 def many_zeros(aval: Any, count: int) -> Any:
     """Zeros of ``count`` values of a type."""
-    return jnp.broadcast_to(lax.full_like(aval, 0), (count, *aval.shape))
+    return jnp.broadcast_to(_jax.zeros_of(aval), (count, *aval.shape))
 
 
 def is_inexact(value: Any) -> bool:

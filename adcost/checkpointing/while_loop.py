@@ -196,6 +196,7 @@ def _backward(bounded: _Bounded, active: Active, flat: Values, online: _Online, 
 
 def _reach(slots: int, most: int) -> np.ndarray:
     """Row s, column r: the longest chain that s slots reverse with r repeats; as far as two slots need columns."""
+    most = min(most, 2**31 - 2)  # positions are of 32 bits
     columns = next(r for r in range(1, most + 2) if (r + 1) * (r + 2) // 2 > most)
     rows = [[min(comb(s + r, s), most + 1) for r in range(columns + 1)] for s in range(slots + 1)]
     return np.array(rows, np.int32)

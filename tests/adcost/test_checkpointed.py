@@ -1,5 +1,7 @@
 """``adcost.checkpointed``: the loops of a function that knows nothing of it, wherever they stand."""
 
+import cProfile
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,13 +28,16 @@ def nested(x):
     return lax.scan(outer, x, None, length=64)[0]
 
 
-def sharded(x):
+def sharded(x, outputs=False):
     """Each device on its part, with a mean over all devices in every step."""
     mesh = jax.sharding.Mesh(np.array(jax.devices()), ("d",))
 
     def local(x):
-        step = lambda h, _: (h + 0.01 * jnp.sin(h) * jnp.tanh(lax.pmean(h, "d")), None)  # noqa: E731
-        return lax.scan(step, x, None, length=256)[0]
+        def step(h, _):
+            return h + 0.01 * jnp.sin(h) * jnp.tanh(lax.pmean(h, "d")), jnp.sum(h) if outputs else None
+
+        h, ys = lax.scan(step, x, None, length=256)
+        return h * jnp.sum(jnp.cumsum(ys)) if outputs else h
 
     part = jax.sharding.PartitionSpec("d")
     return jax.shard_map(local, mesh=mesh, in_specs=part, out_specs=part)(x)
@@ -50,6 +55,7 @@ PLACES = {
     "vmap": lambda x: jax.vmap(steps)(x.reshape(4, -1)).ravel(),
     "lax.map": lambda x: lax.map(steps, x.reshape(4, -1)).ravel(),
     "shard_map": sharded,
+    "shard_map, with outputs": lambda x: sharded(x, outputs=True),
     "twice": lambda x: steps(steps(x)),
 }
 X = jax.ShapeDtypeStruct((4096,), np.float64)
@@ -164,3 +170,72 @@ def test_a_loop_with_a_schedule_of_its_own_keeps_it():
     (loop,) = adcost.checkpointed(f).loops(jnp.ones(8))
     assert loop.done == "3 slots, a tail of 0: its own schedule"
     close(jax.grad(adcost.checkpointed(f))(jnp.ones(8)), jax.grad(f)(jnp.ones(8)))
+
+
+# ---------------------------------------------------------------- what a review found
+
+
+@pytest.mark.parametrize("where", [lambda f: f, jax.jit, jax.checkpoint])
+def test_a_long_program_is_rewritten_in_time_that_grows_with_it(where):
+    def program(count):
+        def f(h):
+            h = lax.scan(lambda c, x: (jnp.sin(c + x), None), h, jnp.ones((6, 3)))[0]
+            for _ in range(count):
+                h = jnp.sin(h)
+            return h.sum()
+
+        return adcost.checkpointed(where(f), slots=3)
+
+    def calls(count):
+        profile = cProfile.Profile()
+        profile.runcall(lambda: jax.make_jaxpr(program(count))(jnp.ones(3)))
+        return sum(entry.callcount for entry in profile.getstats())
+
+    assert calls(400) - calls(200) < 2.2 * (calls(200) - calls(100))
+
+
+def test_calls_of_one_function_are_not_written_out():
+    block = jax.jit(lambda h: jnp.sin(jnp.cos(h)) * 2)
+
+    def f(h):
+        for _ in range(20):
+            h = block(h)
+        return jnp.sum(lax.scan(lambda c, _: (jnp.sin(c), c), h, None, 50)[1])
+
+    closed = jax.make_jaxpr(adcost.checkpointed(f, slots=3))(jnp.ones(3))
+    assert len(closed.jaxpr.eqns) < 40
+
+
+def test_a_body_with_ordered_effects_is_left_and_scan_refuses_it():
+    def step(c, x):
+        jax.debug.print("{}", x, ordered=True)
+        return jnp.sin(c * x), None
+
+    def f(h):
+        return lax.scan(step, h, jnp.arange(1.0, 3))[0]
+
+    (found,) = adcost.checkpointed(f, slots=1).loops(jnp.asarray(2.0))
+    assert "its body has effects (OrderedDebugEffect)" in found.done
+    np.testing.assert_allclose(jax.jit(adcost.checkpointed(f, slots=1))(jnp.asarray(2.0)), f(2.0))
+    with pytest.raises(TypeError, match="effects of an order"):
+        adcost.scan(step, 2.0, jnp.arange(1.0, 3), schedule=adcost.sqrt)
+
+
+def test_loops_inside_a_while_loop_are_listed():
+    def f(h):
+        inner = lambda c: lax.scan(lambda c, _: (jnp.sin(c) + c, None), c, None, length=50)[0]  # noqa: E731
+        return lax.while_loop(lambda c: c.sum() < 9, inner, h).sum()
+
+    assert [found.steps for found in adcost.checkpointed(f).loops(jnp.ones(3) * 0.1)] == [None, 50]
+
+
+def test_a_method_of_a_class_and_a_size_of_numpy():
+    class Model:
+        scale = 2.0
+
+        @adcost.checkpointed
+        def run(self, x, n):
+            return jnp.sum(lax.scan(lambda h, _: (jnp.sin(h * self.scale), None), x, None, length=n)[0])
+
+    x = jnp.ones(3)
+    np.testing.assert_allclose(jax.grad(Model().run)(x, np.int64(9)), jax.grad(lambda x: Model.run.f(Model(), x, 9))(x))

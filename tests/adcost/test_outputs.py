@@ -7,6 +7,7 @@ import pytest
 from jax import lax
 
 import adcost
+from adcost import _jax
 
 N = 60
 Q, TARGETS, WEIGHTS = np.linspace(0, 1, N), np.random.default_rng(0).normal(size=(N, 4)), np.arange(1.0, 5)
@@ -110,3 +111,73 @@ def test_a_loop_inside_a_loop_reads_its_outputs_inside():
     g = adcost.checkpointed(f, slots=3)
     np.testing.assert_allclose(jax.jit(jax.grad(g))(X), jax.grad(f)(X), rtol=1e-12)
     assert outputs_kept(f, X) == [False, False]
+
+
+# ---------------------------------------------------------------- what a review found
+
+
+def test_effects_keep_their_order():
+    def f(h):
+        held = jax.new_ref(jnp.ones(()))
+        ys = lax.scan(lambda c, x: (c * x, c), h, jnp.arange(1.0, 5))[1]
+        held[...] = 10.0
+        return jnp.sum(ys * held[...])
+
+    h = jnp.asarray(2.0)
+    assert float(adcost.checkpointed(f)(h)) == float(f(h)) == 200
+
+
+def test_long_sums_keep_their_digits():
+    n = 200_000
+
+    def f(h):
+        return lax.scan(lambda c, x: (c, c[0] * 0 + x), h, jnp.full(n, 0.1, jnp.float32))[1].sum()
+
+    h = jnp.ones(64, jnp.float32)
+    np.testing.assert_allclose(jax.jit(adcost.checkpointed(f))(h), 0.1 * n, rtol=1e-6)
+    np.testing.assert_allclose(jax.grad(adcost.checkpointed(lambda h: f(h) * h[1]))(h)[1], 0.1 * n, rtol=1e-6)
+
+
+def test_of_the_rows_that_are_taken_a_step_touches_its_own_alone():
+    """Otherwise a gradient would take time quadratic in the steps."""
+    n, taken = 400, (201, 8)  # a row of them is nobody's
+
+    def f(h):
+        return jnp.sum(lax.scan(lambda c, _: (jnp.sin(c), c * 2), h, None, n)[1][n // 2 : n] ** 2)
+
+    def inside(jaxpr, deep):
+        for eqn in jaxpr.eqns:
+            loop = eqn.primitive.name in ("scan", "while")
+            for program, _, _ in _jax.subprograms(eqn):
+                yield from inside(program, deep or loop)
+            if deep and not loop and any(v.aval.shape == taken for v in eqn.outvars):
+                yield eqn.primitive.name
+
+    closed = jax.make_jaxpr(jax.grad(adcost.checkpointed(f, slots=3)))(jnp.ones(8))
+    found = set(inside(closed.jaxpr, False)) - {"jit", "pjit", "custom_jvp_call", "transposable", "closed_call"}
+    assert found == {"dynamic_update_slice"}, "the forward pass puts a row, the backward pass only reads one"
+
+
+@pytest.mark.parametrize("read", [lambda ys: ys[3:3].sum(), lambda ys: ys[:0].sum() + ys.sum()])
+def test_nothing_of_the_outputs_can_be_read(read):
+    f = reading(read)
+    np.testing.assert_allclose(adcost.checkpointed(f, slots=3)(X), f(X))
+
+
+def test_outputs_that_are_integers():
+    def f(x):
+        steps, marks = lax.scan(lambda h, _: (jnp.sin(h), (jnp.argmax(h), h > 0.5)), x, None, N)[1]
+        return jnp.sum(x) * steps[-1] + jnp.sum(x**2) * jnp.sum(steps) + jnp.sum(x) * jnp.sum(marks.astype(int))
+
+    np.testing.assert_allclose(jax.grad(adcost.checkpointed(f, slots=3))(X), jax.grad(f)(X))
+    assert outputs_kept(f, X) == [False]
+
+
+def test_an_output_that_is_a_number_of_the_program():
+    def f(h):
+        last, ones = lax.scan(lambda c, x: (c * x, 1.0), h, jnp.ones(4))
+        return ones.sum() + last, 1.0
+
+    for mine in (adcost.checkpointed(f, slots=2), adcost.checkpointed(f)):
+        assert jax.tree.map(float, mine(jnp.asarray(0.3))) == pytest.approx((4.3, 1.0))
+        assert all(isinstance(v, jax.Array) for v in mine(jnp.asarray(0.3)))

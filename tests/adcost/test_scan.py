@@ -283,3 +283,30 @@ def test_slots_on_the_host_change_no_gradient_and_leave_the_device(made):
     u = jnp.sin(jnp.arange(64.0))
     np.testing.assert_array_equal(jax.jit(by(hosted))(u), jax.jit(by(made))(u))
     np.testing.assert_allclose(jax.jit(jax.vmap(by(hosted)))(jnp.stack([u, 2 * u]))[1], by(made)(2 * u), rtol=1e-12)
+
+
+# ---------------------------------------------------------------- what a review found
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda scan: lambda x: scan(lambda c, _: (c * 0.5, None), 1.0, x)[0] + x.sum(),
+        lambda scan: lambda x: scan(lambda c, x: (c + (x > 1), None), 0, x)[0] * x.sum(),
+        lambda scan: lambda x: scan(lambda c, x: (lax.stop_gradient(c + x), None), 0.0, x)[0] + x.sum(),
+        lambda scan: lambda x: x.sum() + len(scan(lambda c, x: (c, None), (), x)),
+    ],
+)
+def test_a_loop_none_of_whose_results_moves(f):
+    by = f(lambda *a: adcost.scan(*a, schedule=sqrt))
+    for run in (jax.grad, lambda g: jax.jit(jax.grad(g)), lambda g: lambda x: jax.vmap(jax.grad(g))(x[None])[0]):
+        close(run(by)(jnp.arange(4.0)), jax.grad(f(lax.scan))(jnp.arange(4.0)))
+
+
+def test_second_derivatives_at_a_number_of_python():
+    def f(scan):
+        return lambda h: scan(lambda c, x: (jnp.sin(c + x), None), h, jnp.ones(4))[0]
+
+    by = f(lambda *a: adcost.scan(*a, schedule=sqrt))
+    close(jax.hessian(by)(0.3), jax.hessian(f(lax.scan))(0.3))
+    close(jax.grad(jax.grad(by))(0.3), jax.hessian(f(lax.scan))(0.3))

@@ -118,3 +118,10 @@ def test_impossible_sizes_are_refused():
     for sizes in ({"max_steps": 0, "slots": 3}, {"max_steps": 3, "slots": 0}):
         with pytest.raises(ValueError, match="of at least 1"):
             adcost.while_loop(lambda x: x < 1, lambda x: x + 1, 0.0, **sizes)
+
+
+def test_max_steps_may_be_as_large_as_a_position_can_be():
+    def f(x):
+        return adcost.while_loop(lambda x: x < 100.0, lambda x: x * x, x, max_steps=2**31 - 1, slots=3)
+
+    np.testing.assert_allclose(jax.grad(f)(jnp.float64(1.5)), jax.jacfwd(f)(jnp.float64(1.5)))
