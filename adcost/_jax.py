@@ -379,37 +379,30 @@ INLINED = ("jit", "pjit", "closed_call", "core_call")
 
 
 def inlined(closed: Any) -> Any:
-    """A program with those of the programs that it calls written out in their place that hold a loop, or read outputs
-    of one step by step.
-    """
-    stacked: dict[Any, int] = {}  # of what comes from outputs of a loop, its steps
+    """A program with what it calls written out in its place, where that holds a loop or reads outputs of one."""
+    by_steps: dict[Any, int] = {}  # of what comes from a loop's outputs and has an entry a step: how many
 
     def run(program: Any, given: Sequence[Any]) -> list[Any]:
         return evaluated_program(program, given, rule)
 
+    def pass_on(values: Sequence[Any], sources: Sequence[Any]) -> None:
+        known = [by_steps.get(v) if isinstance(v, core.Var) else None for v in sources]
+        by_steps.update((v, n) for v, n in zip(values, known, strict=True) if n is not None)
+
     def rule(eqn: Any) -> Callable[[Sequence[Any]], Any] | None:
-        name, length = eqn.primitive.name, scan_length(eqn)
-        read = {stacked[v] for v in eqn.invars if isinstance(v, core.Var) and v in stacked}
-        read |= {length} if length is not None else set()
-        stacked.update(
-            (v, v.aval.shape[0]) for v in eqn.outvars if getattr(v.aval, "shape", ())[:1] in {(n,) for n in read}
-        )
-        holds = name in INLINED and any(
-            scan_length(e) is not None for p, _, _ in subprograms(eqn) for e in equations(p)
-        )
-        if name not in INLINED or not (read or holds):
+        read = {by_steps[v] for v in eqn.invars if isinstance(v, core.Var) and v in by_steps}
+        counts = read | {scan_length(eqn)}
+        shapes = [getattr(v.aval, "shape", ()) for v in eqn.outvars]
+        by_steps.update((v, s[0]) for v, s in zip(eqn.outvars, shapes, strict=True) if s and s[0] in counts)
+        if eqn.primitive.name not in INLINED or not (read or _holds_a_loop(eqn)):
             return None
         program = eqn.params["jaxpr"] if "jaxpr" in eqn.params else eqn.params["call_jaxpr"]
-        closed = program if hasattr(program, "consts") else _CLOSED(program, ())
-        stacked.update(
-            (v, stacked[w]) for v, w in zip(closed.jaxpr.invars, eqn.invars, strict=True) if _known(w, stacked)
-        )
+        program = program if hasattr(program, "consts") else _CLOSED(program, ())
+        pass_on(program.jaxpr.invars, eqn.invars)
 
         def written_out(operands: Sequence[Any]) -> list[Any]:
-            found = run(closed, operands)
-            stacked.update(
-                (v, stacked[w]) for v, w in zip(eqn.outvars, closed.jaxpr.outvars, strict=True) if _known(w, stacked)
-            )
+            found = run(program, operands)
+            pass_on(eqn.outvars, program.jaxpr.outvars)
             return found
 
         return written_out
@@ -417,8 +410,8 @@ def inlined(closed: Any) -> Any:
     return jax.make_jaxpr(lambda *given: run(closed, given))(*closed.in_avals)
 
 
-def _known(v: Any, table: Mapping[Any, Any]) -> bool:
-    return isinstance(v, core.Var) and v in table
+def _holds_a_loop(eqn: Any) -> bool:
+    return any(scan_length(inside) is not None for program, _, _ in subprograms(eqn) for inside in equations(program))
 
 
 def with_equations(closed: Any, eqns: Sequence[Any]) -> Any:
