@@ -185,9 +185,9 @@ H100 = pytest.mark.skipif(TARGETS["nvidia-h100"].unavailable() is not None, reas
 
 @H100
 def test_an_h100_needs_what_was_found_before():
-    """n = 144, width 64, batch 4096: 144.0 activations unrolled, 25.3 with checkpoints; a schedule's slots and 4.0."""
+    """n = 144, width 64, batch 4096: 144.0 activations unrolled, 25.3 with checkpoints; a schedule's slots and 3.0."""
     size = {"depth": 144, "width": 64, "batch": 4096}
-    methods = {"vanilla_unrolled": 144.0, "jax_remat_unrolled": 25.3, "sqrt": 23 + 4.0, "binomial_10": 10 + 4.0}
+    methods = {"vanilla_unrolled": 144.0, "jax_remat_unrolled": 25.3, "sqrt": 23 + 3.0, "binomial_10": 10 + 3.0}
     cases = [case("backprop", method, **size) for method in methods]
     for expected, replies in zip(methods.values(), asked("nvidia-h100", *cases), strict=True):
         numbers = {reply.number.quantity: reply.number.value for reply in replies}
@@ -202,7 +202,7 @@ def test_a_programs_size_does_not_matter_to_its_compiler():
     """The largest depth that fits, without an array of that size ever being made."""
     (replies,) = asked("nvidia-h100", case("backprop", "store_all", width=1024, batch=2**18), rulers=("fit",))
     numbers = {reply.number.quantity: reply.number for reply in replies}
-    assert numbers["largest depth"].value == 73
+    assert numbers["largest depth"].value == 75
     assert numbers["largest depth"].flags == ()
     assert 0 < numbers["bytes at the largest"].value <= GPUS["nvidia-h100"].memory
 
