@@ -46,6 +46,11 @@ class Found(NamedTuple):
         return self._replace(value=1 / self.value, low=low, high=high)
 
 
+def at(values: "pd.Series[float]", n: int) -> float | None:
+    """The value of a series at a size; None if it has none there."""
+    return float(values[n]) if n in values.index else None
+
+
 def widened(found: Found, least: float, most: float) -> Found:
     """A ratio with an interval that has the error of what it is held against in it, given as factors of that."""
     below = log(found.value / found.low) if found.low > 0 else inf

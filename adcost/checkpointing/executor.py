@@ -37,6 +37,7 @@ from adcost.checkpointing.values import (
     is_inexact,
     many_zeros,
     merged,
+    nbytes,
     no_tangent,
     put,
     put_stretch,
@@ -215,8 +216,7 @@ def step_bytes(loop: Loop) -> StepBytes:
     held: dict[Any, Any] = {v: v.aval for v, changes in pairs if changes and isinstance(v, core.Var) and v not in free}
     of_x = [v.aval for v in given.xs]
     slot = chosen([v.aval for v in given.init], _needed(loop, moving, avals))
-    parts = list(held.values()), [*of_x, *filter(is_inexact, of_x)], slot
-    return StepBytes(*(sum(a.size * a.dtype.itemsize for a in some) for some in parts))
+    return StepBytes(nbytes(list(held.values())), nbytes([*of_x, *filter(is_inexact, of_x)]), nbytes(slot))
 
 
 def _moved(f: Callable[..., Any], avals: Sequence[Any], moving: Sequence[bool]) -> list[bool]:

@@ -15,7 +15,7 @@ from jax import lax
 from jax.extend import core
 
 from adcost import _jax
-from adcost.checkpointing.values import arrays, is_inexact, put, wide
+from adcost.checkpointing.values import arrays, is_inexact, nbytes, put, wide
 
 # What is done to each number by itself.
 ELEMENTWISE = frozenset(
@@ -343,7 +343,7 @@ def stacked(closed: Any) -> dict[int, str]:
     readers: dict[int, list[str]] = {id(loop): [] for loop in loops.values()}
     sizes = dict.fromkeys(readers, 0)
     for v, loop in loops.items():
-        sizes[id(loop)] += v.aval.size * v.aval.dtype.itemsize
+        sizes[id(loop)] += nbytes([v.aval])
     for eqn in closed.jaxpr.eqns if loops else ():
         for loop in {id(loops[v]) for v in eqn.invars if isinstance(v, core.Var) and v in loops}:
             readers[loop].append(_jax.line(eqn))

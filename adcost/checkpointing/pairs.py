@@ -13,7 +13,7 @@ from jax.extend import core
 
 from adcost import _jax
 from adcost.checkpointing.schedules import grid
-from adcost.checkpointing.values import chosen, merged, spread
+from adcost.checkpointing.values import arrays, chosen, merged, nbytes, spread
 
 WORTH_IT = 0.5  # of the stack: blocks that take more are not worth their evaluations
 CUT = "checkpointing_cut"  # the name of these loops in a jaxpr: they are not cut into blocks once more
@@ -70,8 +70,7 @@ def _only_back(jaxpr: Any, v: Any, back: Any) -> bool:
 def _block(parts: _jax.Scan, again: Sequence[bool]) -> int | None:
     """The steps of a block with which least is held; None if that is not much less than the stack."""
     avals = parts.body.out_avals
-    carry = sum(a.size * a.dtype.itemsize for a in avals[: parts.carry])
-    outputs = sum(a.size * a.dtype.itemsize for a in chosen(avals[parts.carry :], again))
+    carry, outputs = nbytes(avals[: parts.carry]), nbytes(chosen(avals[parts.carry :], again))
 
     def held(block: int) -> int:
         count, tail = divmod(parts.length, block)
@@ -100,7 +99,7 @@ def _rewritten(closed: Any, pair: Pair) -> Any:
 
         def steps(h: Sequence[Any], xs: Sequence[Any], length: int, asked: Sequence[bool]) -> Any:
             def step(h: Any, x: Any) -> Any:
-                out = body(*operands[:a], *h, *x)
+                out = arrays(body(*operands[:a], *h, *x), forth.body.out_avals)  # some are numbers of the program
                 return out[: forth.carry], chosen(out[forth.carry :], asked)
 
             return _jax.scan(step, list(h), list(xs), length)
@@ -132,6 +131,7 @@ def _rewritten(closed: Any, pair: Pair) -> Any:
             def step(g: Any, x: Any) -> Any:
                 given, made = x
                 out = body(*operands[:a], *g, *merged(given, [made[i] if i is not None else None for i in place], own))
+                out = arrays(out, back.body.out_avals)
                 return out[: back.carry], out[back.carry :]
 
             return _jax.scan(step, list(g), (list(given), list(made)), length, True)

@@ -10,8 +10,8 @@ import numpy as np
 from jax.extend import core
 
 from adcost import _jax
-from adcost.checkpointing.rewriting import of_arrays
-from adcost.checkpointing.values import is_inexact
+from adcost.checkpointing.rewriting import of_arrays, rewritten
+from adcost.checkpointing.values import is_inexact, nbytes
 from adcost.targets import Target
 from adcost.targets.compiling import compile_for, planned_bytes
 
@@ -45,13 +45,16 @@ class InParts:
     parts: int | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        run, given = of_arrays(self.f, args, kwargs)
-        closed, shape = _program(run, given)
-        return jax.tree.unflatten(jax.tree.structure(shape), _run(closed, _places(closed, self.parts), given))
+        def run(closed: Any, given: Sequence[Any]) -> list[Any]:
+            closed = _jax.inlined(closed)
+            return _run(closed, _places(closed, self.parts), given)
+
+        return rewritten(self.f, args, kwargs, run)
 
     def cuts(self, *args: Any, **kwargs: Any) -> tuple[Cut, ...]:
         """Where ``f(*args, **kwargs)`` is cut; arguments may be ``jax.ShapeDtypeStruct``."""
-        closed, _ = _program(*of_arrays(self.f, args, kwargs))
+        run, given = of_arrays(self.f, args, kwargs)
+        closed = _jax.inlined(_jax.pruned(jax.make_jaxpr(run)(*given)))
         alive, eqns = _alive(closed), closed.jaxpr.eqns
         return tuple(Cut(_jax.line(eqns[i]), int(alive[i])) for i in _places(closed, self.parts))
 
@@ -93,15 +96,6 @@ def in_parts(f: Callable[..., Any], parts: int | None = None) -> InParts:
     return InParts(f, parts)
 
 
-def _program(run: Callable[..., Any], given: Sequence[Any]) -> tuple[Any, Any]:
-    closed, shape = jax.make_jaxpr(run, return_shape=True)(*given)
-    return _jax.inlined(_jax.pruned(closed)), shape
-
-
-def _bytes(v: Any) -> int:
-    return int(v.aval.size * v.aval.dtype.itemsize) if hasattr(v.aval, "dtype") else 0
-
-
 def _alive(closed: Any) -> np.ndarray:
     """Before each equation, the bytes that are computed before it and read by it or later."""
     last = {v: i for i, eqn in enumerate(closed.jaxpr.eqns) for v in eqn.invars if isinstance(v, core.Var)}
@@ -110,15 +104,15 @@ def _alive(closed: Any) -> np.ndarray:
     for i, eqn in enumerate(closed.jaxpr.eqns):
         for v in eqn.outvars:
             if v in last:
-                change[i + 1] += _bytes(v)
-                change[last[v] + 1] -= _bytes(v)
+                change[i + 1] += nbytes([v.aval])
+                change[last[v] + 1] -= nbytes([v.aval])
     return np.cumsum(change)[: len(closed.jaxpr.eqns) + 1]
 
 
 def _places(closed: Any, parts: int | None) -> list[int]:
     """The equations before which a program is cut, in order; those of about equal parts where least is alive."""
     alive = _alive(closed)
-    made = [sum(_bytes(v) for v in eqn.outvars if is_inexact(v.aval)) for eqn in closed.jaxpr.eqns]
+    made = [nbytes([v.aval for v in eqn.outvars if is_inexact(v.aval)]) for eqn in closed.jaxpr.eqns]
     before = np.concatenate([[0], np.cumsum(np.array(made, np.int64))])  # bytes computed before each equation
 
     def cut(count: int) -> list[int]:

@@ -59,10 +59,7 @@ class Checkpointed:
         return tuple(found)
 
     def _traced(self, args: Any, kwargs: Any, found: list[LoopFound]) -> Any:
-        run, given = of_arrays(self.f, args, kwargs)
-        closed, shape = jax.make_jaxpr(run, return_shape=True)(*given)
-        results = arrays(self._run(_jax.pruned(closed), given, found), closed.out_avals)
-        return jax.tree.unflatten(jax.tree.structure(shape), results)
+        return rewritten(self.f, args, kwargs, lambda closed, given: self._run(closed, given, found))
 
     def _run(self, closed: Any, given: Sequence[Any], found: list[LoopFound], beside: int = 0) -> list[Any]:
         closed = in_blocks(read_inside(closed))
@@ -235,6 +232,13 @@ def _within(jaxpr: Any) -> Iterator[Any]:
 
 def _is_loop(eqn: Any) -> bool:
     return eqn.primitive.name == "while" or _jax.scan_length(eqn) is not None
+
+
+def rewritten(f: Callable[..., Any], args: Any, kwargs: Any, run: _jax.Run) -> Any:
+    """What a call gives if its program is run in another way."""
+    call, given = of_arrays(f, args, kwargs)
+    closed, shape = jax.make_jaxpr(call, return_shape=True)(*given)
+    return jax.tree.unflatten(jax.tree.structure(shape), arrays(run(_jax.pruned(closed), given), closed.out_avals))
 
 
 def of_arrays(f: Callable[..., Any], args: Any, kwargs: Any) -> tuple[Callable[..., Any], list[Any]]:

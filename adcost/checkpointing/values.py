@@ -65,6 +65,11 @@ def many_zeros(aval: Any, count: int) -> Any:
     return jnp.broadcast_to(_jax.zeros_of(aval), (count, *aval.shape))
 
 
+def nbytes(avals: Sequence[Any]) -> int:
+    """Bytes of values of these types; what holds no numbers, as a token, has none."""
+    return sum(int(a.size * a.dtype.itemsize) for a in avals if hasattr(a, "dtype"))
+
+
 def is_inexact(value: Any) -> bool:
     """Does a value have derivatives: is it of floating-point or complex numbers?"""
     return bool(jnp.issubdtype(value.dtype, jnp.inexact))

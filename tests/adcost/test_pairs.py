@@ -65,3 +65,12 @@ def test_a_loop_read_by_two_is_left():
     x = jnp.linspace(0.1, 1, 4)
     np.testing.assert_allclose(jax.grad(adcost.checkpointed(f, slots=4))(x), jax.grad(f)(x), rtol=1e-12)
     assert len(adcost.checkpointed(f, slots=4).loops(x)) == 3
+
+
+def test_what_is_read_from_the_end_may_be_a_number_of_the_program():
+    def f(x):
+        h, ones = lax.scan(lambda h, _: (jnp.sin(h), jnp.float64(2.0)), x, None, 30)
+        return jnp.sum(lax.scan(lambda g, y: (g * y * 0.5 + h, None), h, ones, reverse=True)[0])
+
+    x = jnp.linspace(0.1, 1, 4)
+    np.testing.assert_allclose(jax.grad(adcost.checkpointed(f, slots=4))(x), jax.grad(f)(x), rtol=1e-12)

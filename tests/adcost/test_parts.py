@@ -58,6 +58,7 @@ def test_a_program_is_cut_between_its_layers():
 def test_what_has_no_two_parts_stays_whole_and_one_part_is_refused():
     assert adcost.in_parts(lambda x: x * 2, 5)(3.0) == 6.0
     assert adcost.in_parts(lambda x: x)(3.0) == 3.0
+    assert isinstance(adcost.in_parts(lambda x: (x.sum(), 1.0))(X)[1], jax.Array)
     with pytest.raises(ValueError, match="two parts or more, got 1"):
         adcost.in_parts(network, 1)
 

@@ -9,7 +9,7 @@ import pandas as pd
 from analysis.advice import Advice, frontier
 from analysis.rules import exact
 from analysis.verdict import Cause, Claim, Test, at_least, at_most, exactly
-from analysis.view import View
+from analysis.view import View, at
 
 OURS = (
     "like_remat", "two_passes", "two_passes_host", "three_passes", "like_equinox", "like_equinox_ten", "tenth", "slots",
@@ -59,10 +59,6 @@ def loops(view: View) -> Iterator[Found]:
         line = view.along("steps", family=family, rows=rows, width=width, budget=0)
         name = f"{family}, a carry of {rows * width}" if rows == 1 else f"{family}, width {width}"
         yield Found(name, line, steps)
-
-
-def at(values: "pd.Series[float]", n: int) -> float | None:
-    return float(values[n]) if n in values.index else None
 
 
 def ratio(line: View, method: str, other: str, n: int) -> float | None:

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from analysis.studies.loops.claims import BESIDE, OURS, at, budgets, loops
+from analysis.studies.loops.claims import BESIDE, OURS, budgets, loops
 from analysis.style import Drawn, Table, cell, filled, legend, logs, look, panels, styled, with_intervals
-from analysis.view import View
+from analysis.view import View, at
 
 METHODS = ["plain", *BESIDE, *OURS]
 SHOWN = ("solver", "transformer")  # families of the figure; the tables hold all

@@ -9,7 +9,7 @@ from analysis import fit, law, theory
 from analysis.advice import Advice, frontier
 from analysis.rules import exact
 from analysis.verdict import RATIO_MARGIN, Band, Cause, Claim, Test, at_most, exactly, within
-from analysis.view import Found, View
+from analysis.view import Found, View, at
 
 # Where the study puts its questions.
 COMPARED = {"mlp": (48, 512), "transformer": (48, 32), "broadmlp": (12, 512)}  # depth and batch: all policies
@@ -45,10 +45,6 @@ def by_segments(view: View, network: str) -> View:
 def curves(view: View, network: str) -> View:
     """The loss over many steps."""
     return view.along("batch", network=network, depth=CURVE[network][0], steps=STEPS, segments=0)
-
-
-def at(values: "pd.Series[float]", n: int) -> float | None:
-    return float(values[n]) if n in values.index else None
 
 
 def kept(line: View, method: str, n: int) -> float | None:

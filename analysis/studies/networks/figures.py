@@ -14,7 +14,6 @@ from analysis.studies.networks.claims import (
     STEPS,
     TRAINED,
     UNROLLED,
-    at,
     by_depth,
     by_segments,
     curves,
@@ -38,7 +37,7 @@ from analysis.style import (
     styled,
     with_intervals,
 )
-from analysis.view import View
+from analysis.view import View, at
 
 METHODS = ["plain", "everything", *SAVING]
 HIDDEN = (
