@@ -7,6 +7,7 @@ became attributes of a ``call_hi_primitive`` where ``jax_remat3``, ``jax_scan3``
 """
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import prod
 from typing import Any, NamedTuple
@@ -208,11 +209,20 @@ def dense_axes_summed(eqn: Any) -> set[int]:
     return {*contracted, *batch}
 
 
-def scan(*args: Any, **options: Any) -> Any:
-    """``lax.scan``, never of the new kind: of that JAX has no reverse mode yet."""
-    state = getattr(config, "scan3", None)
-    with contextlib.nullcontext() if state is None else state(False):
-        return lax.scan(*args, **options)
+def _never_scan3(loop: Callable[..., Any]) -> Callable[..., Any]:
+    """A loop never of the new kind: of that JAX has no reverse mode yet, and under ``jit`` its carry is lost (0.12)."""
+
+    @functools.wraps(loop)
+    def run(*args: Any, **options: Any) -> Any:
+        state = getattr(config, "scan3", None)
+        with contextlib.nullcontext() if state is None else state(False):
+            return loop(*args, **options)
+
+    return run
+
+
+scan = _never_scan3(lax.scan)
+fori_loop = _never_scan3(lax.fori_loop)  # of known bounds it is a scan
 
 
 SCHEDULED = "checkpointed_scan"  # our own primitive: a scan with a schedule

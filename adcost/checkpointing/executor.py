@@ -275,10 +275,10 @@ def sweep(loop: Loop, active: Active, operands: Operands) -> tuple[Values, Kept]
         start, count, slot = jnp.asarray(stores)[k]
         slots, state = carry
         if even:
-            state = lax.fori_loop(0, even * c, lambda i, state: step(start * c + i, state), state)
+            state = _jax.fori_loop(0, even * c, lambda i, state: step(start * c + i, state), state)
         else:
             with jax.named_scope(SWEEPING):
-                state = lax.fori_loop(start * c, (start + count) * c, step, state)
+                state = _jax.fori_loop(start * c, (start + count) * c, step, state)
         return _stored(schedule, slots, chosen(state[0], active.needed), slot), state
 
     slot_of = np.repeat(stores[:, 2], stores[:, 1])  # of each block the next slot that is filled
@@ -289,11 +289,11 @@ def sweep(loop: Loop, active: Active, operands: Operands) -> tuple[Values, Kept]
         return _stored(schedule, slots, chosen(state[0], active.needed), jnp.asarray(slot_of)[i // c]), state
 
     if ys and stored:  # one loop: only then does XLA leave out outputs that nobody reads; a slot is written each step
-        slots, state = lax.fori_loop(0, stored * c, step_to_slot, (slots, state))
+        slots, state = _jax.fori_loop(0, stored * c, step_to_slot, (slots, state))
     elif stored:
-        slots, state = lax.fori_loop(0, len(stores), to_slot, (slots, state))
+        slots, state = _jax.fori_loop(0, len(stores), to_slot, (slots, state))
     if schedule.blocks > stored:
-        state = lax.fori_loop(stored * c, schedule.blocks * c, step, state)
+        state = _jax.fori_loop(stored * c, schedule.blocks * c, step, state)
     h, ys = state
     if not schedule.tail:
         return [*h, *ys], Kept(slots, h if loop.pullback else None)
@@ -426,7 +426,7 @@ def backward(loop: Loop, active: Active, operands: Operands, kept: Kept, cotange
             return chosen(h, active.needed)
 
         with jax.named_scope(ADVANCING):
-            return lax.fori_loop(start * c, (start + count) * c, step, h)
+            return _jax.fori_loop(start * c, (start + count) * c, step, h)
 
     first = chosen(init, active.needed)
 
@@ -440,7 +440,7 @@ def backward(loop: Loop, active: Active, operands: Operands, kept: Kept, cotange
 
         if steps[-1, STEP.end_move]:  # otherwise there are none
             with jax.named_scope(MOVING):
-                slots = lax.fori_loop(step[STEP.first_move], step[STEP.end_move], move, slots)
+                slots = _jax.fori_loop(step[STEP.first_move], step[STEP.end_move], move, slots)
         h = _loaded(schedule, slots, first, step[STEP.load], step[STEP.at])
         return advance(h, step[STEP.at], step[STEP.advance]) if steps[:, STEP.advance].any() else h, slots
 
@@ -461,7 +461,7 @@ def backward(loop: Loop, active: Active, operands: Operands, kept: Kept, cotange
 
     if schedule.blocks:
         carry = (kept.slots, kept.last if loop.pullback else None, g, g_consts, g_xs)
-        (_, _, g, g_consts, g_xs), _ = lax.scan(backward_step, carry, jnp.asarray(steps))
+        (_, _, g, g_consts, g_xs), _ = _jax.scan(backward_step, carry, jnp.asarray(steps))
     narrow = [ct.astype(v.dtype) for ct, v in zip(g_consts, chosen(consts, masks.consts), strict=True)]
     return [*narrow, *g, *g_xs]
 

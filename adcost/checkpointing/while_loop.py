@@ -164,7 +164,7 @@ def _backward(bounded: _Bounded, active: Active, flat: Values, online: _Online, 
         def step(_: Any, h: Values) -> Values:
             return chosen(bounded.step(consts, merged(h, anything, active.needed)), active.needed)
 
-        return lax.fori_loop(0, count, step, h)
+        return _jax.fori_loop(0, count, step, h)
 
     def back(state: Any) -> Any:
         (i, positions, held), g, g_consts = state

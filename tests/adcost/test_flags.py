@@ -8,7 +8,7 @@ from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 from packaging.version import Version
 
-from adcost import _jax, checkpointed_chain, evaluation_trace, sqrt, which_mode
+from adcost import _jax, binomial, blocks, checkpointed_chain, evaluation_trace, sqrt, which_mode, while_loop
 from adcost.rulers.count import count, residual_bytes
 
 V = np.ones(4)
@@ -62,20 +62,37 @@ def test_recomputation_is_counted_by_both_implementations():
     _jax.set_flags({})
 
 
-@pytest.mark.usefixtures("flag")
-def test_a_schedule_runs_under_every_flag():
-    weights = np.random.default_rng(0).normal(size=(9, 4, 4)) / 2
+def layer(w, h):
+    return jnp.tanh(h @ w)
 
-    def loss(chain):
-        return jax.grad(lambda w: jnp.sum(chain(w, jnp.ones((3, 4))) ** 2))
+
+def online(w, h):
+    def body(state):
+        i, h = state
+        return i + 1, layer(w[i], h)
+
+    return while_loop(lambda state: state[0] < 9, body, (0, h), max_steps=20, slots=3)[1]
+
+
+@pytest.mark.parametrize("jit", [lambda f: f, jax.jit], ids=["eager", "jit"])
+@pytest.mark.parametrize(
+    "chain",
+    [*(checkpointed_chain(layer, schedule) for schedule in (sqrt(9), binomial(9, 2), blocks(9, 2, 2, 3))), online],
+    ids=["sqrt", "binomial", "blocks", "while_loop"],
+)
+@pytest.mark.usefixtures("flag")
+def test_a_schedule_runs_under_every_flag(chain, jit):
+    weights = np.random.default_rng(0).normal(size=(9, 4, 4)) / 2
 
     def plain(w, h):
         for i in range(9):
-            h = jnp.tanh(h @ w[i])
+            h = layer(w[i], h)
         return h
 
-    chain = checkpointed_chain(lambda w, h: jnp.tanh(h @ w), sqrt(9))
-    np.testing.assert_allclose(loss(chain)(weights), loss(plain)(weights), rtol=1e-12)
+    def gradient(chain):
+        return jax.grad(lambda w: jnp.sum(chain(w, jnp.ones((3, 4))) ** 2))
+
+    np.testing.assert_allclose(jit(gradient(chain))(weights), gradient(plain)(weights), rtol=1e-12)
 
 
 @pytest.mark.usefixtures("flag")
