@@ -124,6 +124,7 @@ def scheduled(case: Case) -> Loop:
 # Schedules: in the memory of a peer, or with its evaluations. Memory is counted in carries.
 
 BESIDE = 4.0  # carries that a schedule may hold beside slots and residuals
+BESIDE_EQUINOX = 7.0  # those of Equinox's loop: planned for its solver with 10 checkpoints, 21 carries in all
 
 
 def like_remat(steps: int, each: float) -> Schedule:
@@ -133,7 +134,7 @@ def like_remat(steps: int, each: float) -> Schedule:
 
 def like_equinox(steps: int, each: float, checkpoints: int | None = None) -> Schedule:
     """A carry a checkpoint, and the residuals of one step."""
-    return within(steps, (checkpoints or own_checkpoints(steps)) + each + BESIDE, each)
+    return within(steps, (checkpoints or own_checkpoints(steps)) + each + BESIDE_EQUINOX, each)
 
 
 def in_passes(steps: int, each: float, passes: int) -> Schedule:
