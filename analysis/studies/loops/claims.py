@@ -31,6 +31,11 @@ IN_CACHE = Cause(
     "What plain backprop keeps fits into the cache here: there is no traffic to save, only work to add.",
     "above",
 )
+FEWER = Cause(
+    "likely",
+    "The compiler keeps fewer residuals than the program hands to its backward pass: only its plan says how many.",
+    "below",
+)
 ONE_MEMORY = "A CPU's host memory is its own."
 WEIGHTY = Cause(
     "likely", "Weights dwarf the carry: the compiler slices and transposes those of a step once more.", "above"
@@ -173,26 +178,32 @@ def budgets(view: View) -> Iterator[tuple[str, View]]:
 def descend(view: View) -> Iterator[Test]:
     """Each budget is used, and more memory never costs more evaluations."""
     for name, line in budgets(view):
-        allowed = line.series("budget", "count", "budget")
         evaluations = line.series("budget", "count", "evaluations")
-        planned = line.planned("budget")
         rises = int((evaluations.diff().dropna() > 0).sum())
         words = f"From {evaluations.iloc[0]:.0f} evaluations to {evaluations.iloc[-1]:.0f}." if len(evaluations) else ""
-        test = Test(
-            "budget", "count", "budgets that cost more evaluations than the next smaller", exactly(0.0), at=name
-        )
-        yield replace(test, found=exact(float(rises), len(evaluations)) if len(evaluations) else None, why=words)
+        quantity = "budgets that cost more evaluations than the next smaller"
+        found = exact(float(rises), len(evaluations)) if len(evaluations) else None
+        yield Test("budget", "count", quantity, exactly(0.0), found, at=name, why=words)
 
-        over = (planned - allowed).dropna()
+        over = (line.planned("budget") - line.series("budget", "count", "budget")).dropna()
         band = at_most(CARRIES, "a few carries are the compiler's")
-        test = Test("budget", "compiler", f"most {view.plan} beyond the budget, in carries", band, at=name, linear=True)
-        yield replace(test, found=exact(float(over.max()), len(over)) if len(over) else None)
+        found = exact(float(over.max()), len(over)) if len(over) else None
+        quantity = f"most {view.plan} beyond the budget, in carries"
+        yield Test("budget", "compiler", quantity, band, found, at=name, linear=True)
 
-        some = evaluations[evaluations > float(evaluations.min())].index.intersection(over.index)
-        used = (planned[some] / (allowed[some] - CARRIES)).dropna()
+        used = _used(line)
         band = at_least(USED, "what is granted is to be used; the few carries apart, and plain backprop needs no more")
-        test = Test("budget", "compiler", f"least share of a budget in the {view.plan}", band, at=name, linear=True)
-        yield replace(test, found=exact(float(used.min()), len(used)) if len(used) else None)
+        found = exact(float(used.min()), len(used)) if len(used) else None
+        quantity = f"least share of a budget in the {view.plan}"
+        yield Test("budget", "compiler", quantity, band, found, at=name, linear=True, cause=FEWER)
+
+
+def _used(line: View) -> pd.Series:
+    """Of each budget below what plain backprop takes the share that is planned, a few carries apart."""
+    planned, evaluations = line.planned("budget"), line.series("budget", "count", "evaluations")
+    allowed = line.series("budget", "count", "budget") - CARRIES
+    some = evaluations[evaluations > float(evaluations.min())].index if len(evaluations) else []
+    return (planned / allowed).reindex(some).dropna()
 
 
 def advice(view: View) -> Iterator[Advice]:
