@@ -33,7 +33,7 @@ IN_CACHE = Cause(
 )
 FEWER = Cause(
     "likely",
-    "The compiler keeps fewer residuals than the program hands to its backward pass: only its plan says how many.",
+    "Where one step goes back at a time, its residuals need not leave the code that the compiler makes of it.",
     "below",
 )
 ONE_MEMORY = "A CPU's host memory is its own."
