@@ -33,7 +33,7 @@ IN_CACHE = Cause(
 )
 FEWER = Cause(
     "likely",
-    "Where one step goes back at a time, its residuals need not leave the code that the compiler makes of it.",
+    "The compiler keeps fewer residuals than a step hands over, of single steps none: only its plan says how many.",
     "below",
 )
 ONE_MEMORY = "A CPU's host memory is its own."
@@ -202,7 +202,7 @@ def _used(line: View) -> pd.Series:
     """Of each budget below what plain backprop takes the share that is planned, a few carries apart."""
     planned, evaluations = line.planned("budget"), line.series("budget", "count", "evaluations")
     allowed = line.series("budget", "count", "budget") - CARRIES
-    some = evaluations[evaluations > float(evaluations.min())].index if len(evaluations) else []
+    some = evaluations[evaluations > evaluations.min()].index
     return (planned / allowed).reindex(some).dropna()
 
 
