@@ -7,22 +7,45 @@ became attributes of a ``call_hi_primitive`` where ``jax_remat3``, ``jax_scan3``
 """
 
 import contextlib
-import functools
+import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from fractions import Fraction
+from functools import wraps
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
+from jax import export, lax
 from jax._src import config, source_info_util
 from jax.extend import core
-from jax.interpreters import partial_eval
+from jax.interpreters import mlir, partial_eval
 
 FLAGS = ("jax_remat3", "jax_scan3", "jax_custom_vjp3")  # new implementations that are not yet the default
 DEFAULTS = {name: bool(getattr(jax.config, name)) for name in FLAGS if hasattr(jax.config, name)}
 _CLOSED: type[Any] = getattr(core, "ClosedJaxpr", core.Jaxpr)  # from JAX 0.11 on the same class as Jaxpr
+
+
+SETTINGS = ("enable_x64", "default_matmul_precision", "numpy_dtype_promotion")  # that a context sets for one thread
+
+
+@contextlib.contextmanager
+def threads(most: int = 4) -> Iterator[Callable[..., Future[Any]]]:
+    """Threads that trace with the settings of this one: a function that submits a call to them."""
+    kept = {name: getattr(config, name).value for name in SETTINGS}
+
+    def run(f: Callable[..., Any], *args: Any) -> Any:
+        with contextlib.ExitStack() as stack:
+            for name, value in kept.items():
+                stack.enter_context(getattr(config, name)(value))
+            return f(*args)
+
+    with ThreadPoolExecutor(min(most, os.cpu_count() or 1)) as pool:
+        yield lambda f, *args: pool.submit(run, f, *args)
 
 
 def absent_flag(flags: Mapping[str, bool]) -> str | None:
@@ -212,7 +235,7 @@ def dense_axes_summed(eqn: Any) -> set[int]:
 def _never_scan3(loop: Callable[..., Any]) -> Callable[..., Any]:
     """A loop never of the new kind: of that JAX has no reverse mode yet, and under ``jit`` its carry is lost (0.12)."""
 
-    @functools.wraps(loop)
+    @wraps(loop)
     def run(*args: Any, **options: Any) -> Any:
         state = getattr(config, "scan3", None)
         with contextlib.nullcontext() if state is None else state(False):
@@ -294,6 +317,28 @@ def while_parts(eqn: Any) -> While:
 def scope(eqn: Any) -> str:
     """The ``jax.named_scope`` in which an equation was written, outermost first."""
     return str(eqn.source_info.name_stack)
+
+
+State = TypeVar("State")
+
+
+def told_loop(
+    low: Any, high: Any, body: Callable[[Any, State], State], init: State, *, trips: int, runs: int = 1
+) -> State:
+    """A ``fori_loop`` whose bounds are data. Its program says how many trips it makes: so many in so many runs."""
+
+    def inside(i: Any, state: State) -> State:
+        with jax.named_scope("body"):  # loops of the body's own have told nothing
+            return body(i, state)
+
+    with jax.named_scope(f"{trips}_trips_in_{runs}_runs"):
+        return fori_loop(low, high, inside, init)
+
+
+def told_trips(eqn: Any) -> Fraction | None:
+    """How many trips a loop makes on average, if it is a ``told_loop``."""
+    found = re.search(r"(?<!\w)(\d+)_trips_in_(\d+)_runs\)*$", scope(eqn))
+    return Fraction(int(found[1]), int(found[2])) if found else None
 
 
 def _parameters(eqn: Any) -> Mapping[str, Any]:
@@ -477,6 +522,22 @@ def on_host(value: Any) -> Any:
 def on_device(value: Any) -> Any:
     """The value in the device's memory."""
     return jax.device_put(value, jax.memory.Space.Device)
+
+
+def exported(run: Callable[..., Any], shapes: Sequence[Any], platform: str, unknown: Sequence[Any]) -> Any:
+    """A function of flat arguments, to be compiled in another process; some primitives give what nobody knows."""
+    rules = tuple((primitive, _lowered_to_something) for primitive in unknown)
+    made = export.export(jax.jit(run), platforms=[platform], _override_lowering_rules=rules)(*shapes)
+    return replace(made, unordered_effects=())  # those that are left had been of these primitives
+
+
+def _lowered_to_something(ctx: Any, *operands: Any, **_: Any) -> Any:
+    """Zeros, behind a barrier so that no compiler knows them, when the operands are there."""
+
+    def something(*given: Any) -> list[Any]:
+        return lax.optimization_barrier((given, [jnp.zeros(a.shape, a.dtype) for a in ctx.avals_out]))[1]
+
+    return mlir.lower_fun(something, multiple_results=True)(ctx, *operands)
 
 
 def line(eqn: Any) -> str:

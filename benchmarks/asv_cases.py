@@ -92,7 +92,7 @@ class _Study:
         """Layer evaluations; not a number where only the data know them."""
         asked = _subject(_case(self.study, method, size))
         try:
-            counted = counts.count(asked.program.run, *asked.shapes, loops=asked.program.loops)
+            counted = counts.count(asked.program.run, *asked.shapes)
         except counts.DynamicTripCount:
             return float("nan")
         unit = None if counted.early else asked.study.evaluates

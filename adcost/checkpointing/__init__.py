@@ -1,6 +1,5 @@
 """Checkpointing of a chain of layers: schedules as data, and the one executor that runs any of them."""
 
-from adcost.checkpointing.executor import loop_trips
 from adcost.checkpointing.parts import in_parts
 from adcost.checkpointing.rewriting import checkpointed
 from adcost.checkpointing.scan import checkpointed_chain, residuals, scan
@@ -32,7 +31,6 @@ __all__ = [
     "checkpointed_chain",
     "in_parts",
     "interpret",
-    "loop_trips",
     "memory_poor",
     "multilevel",
     "peak_slots",

@@ -48,7 +48,6 @@ from adcost.checkpointing.values import (
 )
 
 Pullback = Callable[[Values, Values, Values, Values], tuple[Values, Values]]
-SWEEPING, ADVANCING, MOVING = "checkpointing_sweep", "checkpointing_advance", "checkpointing_move"  # loops in a jaxpr
 
 
 class Operands(NamedTuple):
@@ -277,8 +276,8 @@ def sweep(loop: Loop, active: Active, operands: Operands) -> tuple[Values, Kept]
         if even:
             state = _jax.fori_loop(0, even * c, lambda i, state: step(start * c + i, state), state)
         else:
-            with jax.named_scope(SWEEPING):
-                state = _jax.fori_loop(start * c, (start + count) * c, step, state)
+            trips = {"trips": stored * c, "runs": len(stores)}
+            state = _jax.told_loop(start * c, (start + count) * c, step, state, **trips)
         return _stored(schedule, slots, chosen(state[0], active.needed), slot), state
 
     slot_of = np.repeat(stores[:, 2], stores[:, 1])  # of each block the next slot that is filled
@@ -420,13 +419,15 @@ def backward(loop: Loop, active: Active, operands: Operands, kept: Kept, cotange
     # What of the carry nobody reads may be anything; not the first carry itself, which would then be kept.
     anything = [lax.full_like(h, 0) if not m else h for h, m in zip(init, active.needed, strict=True)]
 
-    def advance(h: Values, start: Any, count: Any) -> Values:
+    def advance(h: Values, start: Any, count: Any, counts: np.ndarray) -> Values:
+        """Run so many blocks: one of these counts, all of which are run once."""
+
         def step(i: Any, h: Values) -> Values:
             h, _ = loop.body(consts, merged(h, anything, active.needed), at(xs, loop.place(i)))
             return chosen(h, active.needed)
 
-        with jax.named_scope(ADVANCING):
-            return _jax.fori_loop(start * c, (start + count) * c, step, h)
+        trips = {"trips": int(counts.sum(dtype=np.int64)) * c, "runs": len(counts)}
+        return _jax.told_loop(start * c, (start + count) * c, step, h, **trips)
 
     first = chosen(init, active.needed)
 
@@ -435,14 +436,15 @@ def backward(loop: Loop, active: Active, operands: Operands, kept: Kept, cotange
 
         def move(k: Any, slots: Values) -> Values:
             load, start, count, store = jnp.asarray(moves)[k]
-            h = advance(_loaded(schedule, slots, first, load, start), start, count)
+            h = advance(_loaded(schedule, slots, first, load, start), start, count, moves[:, 2])
             return _stored(schedule, slots, h, store)
 
         if steps[-1, STEP.end_move]:  # otherwise there are none
-            with jax.named_scope(MOVING):
-                slots = _jax.fori_loop(step[STEP.first_move], step[STEP.end_move], move, slots)
+            trips = {"trips": len(moves), "runs": len(steps)}
+            slots = _jax.told_loop(step[STEP.first_move], step[STEP.end_move], move, slots, **trips)
         h = _loaded(schedule, slots, first, step[STEP.load], step[STEP.at])
-        return advance(h, step[STEP.at], step[STEP.advance]) if steps[:, STEP.advance].any() else h, slots
+        counts = steps[:, STEP.advance]
+        return advance(h, step[STEP.at], step[STEP.advance], counts) if counts.any() else h, slots
 
     def backward_step(carry: Any, step: Any) -> Any:
         slots, h_out, g, g_consts, g_xs = carry
@@ -498,17 +500,6 @@ def _tables(schedule: Schedule) -> tuple[np.ndarray, np.ndarray]:
 def _stores(table: Table) -> np.ndarray:
     """Which rows fill a slot: the input needs none."""
     return (table[:, STORE] != NO_STORE) & (table[:, AT] + table[:, ADVANCE] > 0)
-
-
-def loop_trips(schedule: Schedule) -> dict[str, int]:
-    """Total trips of the executor's loops whose bounds are data, by the ``named_scope`` they run in."""
-    later = schedule.table[schedule.first_sweep :]
-    trips = {
-        SWEEPING: schedule.first_stores[:, 1].sum() * schedule.block,
-        ADVANCING: later[:, ADVANCE].sum(dtype=np.int64) * schedule.block,
-        MOVING: _stores(later).sum(),
-    }
-    return {name: int(count) for name, count in trips.items()}
 
 
 # ---------------------------------------------------------------- derivatives

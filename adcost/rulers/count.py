@@ -4,10 +4,9 @@ XLA's own ``cost_analysis`` counts a loop's body once and a custom call not at a
 it says: a primitive without a rule (the count is then "at least"), a loop that may end early ("at most").
 """
 
-import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -39,6 +38,8 @@ class Count:
         Did branches differ in flops? Those of the dearest are then counted, "at most". (``moved`` is always the most.)
     assumed
         Did a loop get the trips that were assumed, since only the data know them?
+    told
+        Are the trips of a loop those that a schedule makes, of data to the program?
     """
 
     executions: Counter[str] = field(default_factory=Counter)
@@ -48,6 +49,7 @@ class Count:
     early: bool = False
     branches: bool = False
     assumed: bool = False
+    told: bool = False
 
     def __getitem__(self, name: str) -> int:
         return self.executions[name]
@@ -60,6 +62,9 @@ class Count:
         dearest = ("at most: branches cost differently, the dearest is counted",) if self.branches else ()
         guess = ("the trips of a loop are the data's: they were assumed",) if self.assumed else ()
         return (*least, *most, *dearest, *guess)
+
+
+Parts = Sequence[tuple[Any, Count]]  # of a program, and how often each is run: a schedule's on average, a Fraction
 
 
 def take(subject: Subject) -> Iterator[Number]:
@@ -78,54 +83,49 @@ def take(subject: Subject) -> Iterator[Number]:
         if study.executions is not None:
             yield number("evaluations", "evaluations", study.executions(case), "counted while it ran")
         return
-    flags = ("trip counts from the schedule",) if program.loops else ()
+    flags = ("trip counts from the schedule",) if counted.told else ()
     yield number("flops", "flop", counted.flops, *flags, *counted.caveats)
     if study.matrix_products:
         yield number("matrix products", "products", counted["dot_general"], *flags)
     if study.evaluates is not None:
         yield number("evaluations", "evaluations", counted[study.evaluates], *flags)
-    if program.loops and study.executions is not None and study.witnesses(case):
+    if counted.told and study.executions is not None and study.witnesses(case):
         yield number("executed evaluations", "evaluations", study.executions(case), "counted while it ran")
 
 
 def _counted(program: Program) -> Count | None:
     """The count of a program; None if only its data know how often a loop runs."""
     try:
-        counted = count(program.run, *shapes_of(program), loops=program.loops)
+        counted = count(program.run, *shapes_of(program))
     except DynamicTripCount:
         return None
     return None if counted.early else counted
 
 
 class DynamicTripCount(ValueError):
-    """A loop runs as often as the data say, and nobody told how often that is."""
+    """A loop runs as often as the data say."""
 
 
-def count(
-    run: Callable[..., Any], *arguments: Any, loops: Mapping[str, int] | None = None, assumed: int | None = None
-) -> Count:
+def count(run: Callable[..., Any], *arguments: Any, assumed: int | None = None) -> Count:
     """Executions of every primitive in ``run(*arguments)``, flops and bytes moved.
 
-    ``arguments`` are arrays or ``jax.ShapeDtypeStruct``. A loop whose trip count only the data know must run in a
-    ``jax.named_scope`` named in ``loops``, which gives the trips that all loops of this name make in total; or every
-    such loop makes ``assumed`` trips. Of several branches the dearest is counted.
+    ``arguments`` are arrays or ``jax.ShapeDtypeStruct``. Every loop whose trip count only the data know makes
+    ``assumed`` trips. Of several branches the dearest is counted.
 
     Raises
     ------
     DynamicTripCount
-        If a loop's trip count is neither in the program nor in ``loops``, and none is assumed.
+        If a loop's trip count is not in the program, and none is assumed.
     """
     closed = jax.make_jaxpr(run)(*arguments)
-    return count_jaxpr(closed.jaxpr, closed.consts, loops or {}, assumed)
+    return count_jaxpr(closed.jaxpr, closed.consts, assumed)
 
 
-def count_jaxpr(
-    jaxpr: Any, consts: Sequence[Any] = (), loops: Mapping[str, int] | None = None, assumed: int | None = None
-) -> Count:
+def count_jaxpr(jaxpr: Any, consts: Sequence[Any] = (), assumed: int | None = None) -> Count:
     """The same of a jaxpr that is not closed."""
-    walk = _Walk(loops or {}, assumed)
-    counted = walk.program(jaxpr, dict(zip(jaxpr.constvars, map(constant, consts), strict=False)))
-    return _sum([(1, counted), *((walk.loops[name], body) for name, body in walk.bodies.items())])
+    found = _Walk(assumed).program(jaxpr, dict(zip(jaxpr.constvars, map(constant, consts), strict=False)))
+    executions = Counter({name: int(many) for name, many in found.executions.items()})
+    return replace(found, executions=executions, flops=int(found.flops), moved=int(found.moved))
 
 
 def residual_bytes(loss: Callable[..., Any], *arguments: Any, argnums: int | Sequence[int] | None = None) -> int:
@@ -174,15 +174,14 @@ def _reshapes(eqn: Any) -> bool:
 
 
 class _Walk:
-    """One walk of a program: what is told of its loops, and what loops of each name cost a trip."""
+    """One walk of a program: loops of which nothing is known make ``assumed`` trips."""
 
-    def __init__(self, loops: Mapping[str, int], assumed: int | None) -> None:
-        self.loops, self.assumed = loops, assumed
-        self.bodies: dict[str, Count] = {}
+    def __init__(self, assumed: int | None) -> None:
+        self.assumed = assumed
 
     def program(self, jaxpr: Any, known: Known) -> Count:
         """All equations of a jaxpr; ``known`` is what is known of its variables."""
-        known, parts, leaves = dict(known), [], Counter[str]()
+        known, leaves, parts = dict(known), Counter[str](), list[tuple[Any, Count]]()
         flops, moved, unknown = 0, 0, set()
         for eqn in jaxpr.eqns:
             name = _jax.primitive_name(eqn)
@@ -199,7 +198,7 @@ class _Walk:
                     flops += round(row.flops(eqn))
         return _sum([(1, Count(leaves, flops, moved, frozenset(unknown))), *parts])
 
-    def inside(self, name: str, eqn: Any, known: Known) -> list[tuple[int, Count]]:
+    def inside(self, name: str, eqn: Any, known: Known) -> Parts:
         """What an equation that holds programs runs, as counts and how often each is made."""
         if name == "while":
             return self.loop(eqn, known)
@@ -231,8 +230,8 @@ class _Walk:
         own = zip((*jaxpr.invars, *jaxpr.constvars), (*values, *map(constant, consts)), strict=False)
         return self.program(jaxpr, dict(own))
 
-    def loop(self, eqn: Any, known: Known) -> list[tuple[int, Count]]:
-        """A while loop: condition and body, as often as the program or ``loops`` says, or as is assumed."""
+    def loop(self, eqn: Any, known: Known) -> Parts:
+        """A while loop: condition and body, as often as the program says, or as is assumed."""
         parts = _jax.while_parts(eqn)
         changing: list[Value] = [None] * len(parts.init)
         cond, body = (
@@ -242,23 +241,12 @@ class _Walk:
         found = trips(eqn, known)
         if found is not None:
             return [(found.most, body), (found.most + 1, cond), (1, Count(early=found.early))]
-        scope = _jax.scope(eqn)
-        # The innermost scope is the loop's own.
-        places = {name: _last_place(name, scope) for name in self.loops}
-        name = max((name for name, place in places.items() if place >= 0), key=places.__getitem__, default=None)
-        if name is None and self.assumed is not None:
-            return [(self.assumed, body), (self.assumed + 1, cond), (1, Count(assumed=True))]
-        if name is None:
-            raise DynamicTripCount(f"a loop in scope {scope!r} runs as often as the data say: name it in `loops`")
-        body = _sum([(1, body), (1, cond)])
-        if self.bodies.setdefault(name, body) != body:
-            raise DynamicTripCount(f"loops named {name!r} have bodies of different cost: give them different names")
-        return []
-
-
-def _last_place(name: str, scope: str) -> int:
-    """Where a name last stands in a scope, whole, as in ``transpose(jvp(name))/other``; -1 if nowhere."""
-    return max((found.start() for found in re.finditer(rf"(?<!\w){re.escape(name)}(?!\w)", scope)), default=-1)
+        told = _jax.told_trips(eqn)
+        if told is not None:
+            return [(told, body), (told + 1, cond), (1, Count(told=True))]
+        if self.assumed is None:
+            raise DynamicTripCount(f"{_jax.line(eqn)}: a loop runs as often as the data say")
+        return [(self.assumed, body), (self.assumed + 1, cond), (1, Count(assumed=True))]
 
 
 def _values(jaxpr: Any, operands: Sequence[Any] | None, known: Known, carried: slice) -> list[Value]:
@@ -270,7 +258,7 @@ def _values(jaxpr: Any, operands: Sequence[Any] | None, known: Known, carried: s
     return values
 
 
-def _sum(parts: Sequence[tuple[int, Count]]) -> Count:
+def _sum(parts: Parts) -> Count:
     """Counts made so many times, together."""
     executions: Counter[str] = Counter()
     for times, part in parts:
@@ -284,6 +272,7 @@ def _sum(parts: Sequence[tuple[int, Count]]) -> Count:
         any(part.early for _, part in parts),
         any(part.branches for _, part in parts),
         any(part.assumed for _, part in parts),
+        any(part.told for _, part in parts),
     )
 
 

@@ -156,8 +156,6 @@ class Program:
         ``run(*inputs())`` is what the rulers measure.
     loss
         The function that ``run`` differentiates, where there is one: its residuals are what reverse mode stores.
-    loops
-        For loops whose trip count only the data know, the total number of trips by ``jax.named_scope``.
     facts
         Exact figures that are known beforehand, as name -> (value, unit).
     shapes
@@ -171,7 +169,6 @@ class Program:
     run: Callable[..., Any]
     inputs: Callable[[], tuple[Any, ...]]
     loss: Callable[..., Any] | None = None
-    loops: Mapping[str, int] = field(default_factory=dict)
     facts: Mapping[str, tuple[float, str]] = field(default_factory=dict)
     shapes: Callable[[], tuple[Any, ...]] | None = None
     checked: Callable[[Any], Any] = lambda result: result

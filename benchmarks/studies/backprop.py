@@ -25,7 +25,6 @@ from adcost.checkpointing import (
     Schedule,
     binomial,
     checkpointed_chain,
-    loop_trips,
     memory_poor,
     multilevel,
     sqrt,
@@ -250,7 +249,7 @@ def program(case: Case, method: Method | None = None) -> Program:
     if method.schedule is None:
         return plain
     schedule = method.schedule(case["depth"])
-    return replace(plain, loops=loop_trips(schedule), facts={**plain.facts, "slots": (schedule.slots, "activations")})
+    return replace(plain, facts={**plain.facts, "slots": (schedule.slots, "activations")})
 
 
 def gradient(case: Case, chain: Chain) -> Program:

@@ -20,7 +20,7 @@ import numpy as np
 from jax import lax
 
 import adcost
-from adcost.checkpointing import Schedule, blocks, loop_trips, residuals, within
+from adcost.checkpointing import Schedule, blocks, residuals, within
 from adcost.suite.vocabulary import Case, Method, Params, Program, Study, once_a_size
 from benchmarks.workloads.loops import FAMILIES, Step, Tree, loss
 
@@ -273,7 +273,7 @@ def program(case: Case) -> Program:
     facts |= {"scheduled evaluations": (schedule.taped_evaluations, "evaluations")}
     if case["budget"]:
         facts |= {"budget": (granted(case["steps"], each, case["budget"]) + accumulated, "carries")}
-    return replace(made, facts=facts, loops=loop_trips(schedule))
+    return replace(made, facts=facts)
 
 
 def of_steps(case: Case, step: Callable[..., tuple[Tree, Tree]]) -> Callable[[Tree, Tree, Tree], Any]:

@@ -26,7 +26,7 @@ from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
-from adcost.checkpointing import Schedule, checkpointed_chain, loop_trips, sqrt
+from adcost.checkpointing import Schedule, checkpointed_chain, sqrt
 from adcost.suite.vocabulary import Case, Figure, Fit, Method, Params, Program, Study, once_a_size
 from benchmarks.studies.backprop import binomial_two_passes
 from benchmarks.workloads.digits import CLASSES, digits
@@ -274,8 +274,7 @@ def program(case: Case) -> Program:
     given = Program(value_alone, partial(inputs, case), facts=facts, shapes=partial(shapes, case))
     if method.schedule is not None:
         schedule = method.schedule(case["depth"])
-        trips = {name: case["steps"] * count for name, count in loop_trips(schedule).items()}
-        given = replace(given, loops=trips, facts={**facts, "slots": (schedule.slots, "carries")})
+        given = replace(given, facts={**facts, "slots": (schedule.slots, "carries")})
     if not method.differentiates:
         return given
     if case["steps"] > 1:

@@ -9,6 +9,7 @@ import pytest
 from jax import lax
 from jax.experimental import pallas
 
+from adcost import _jax
 from adcost.rulers.count import DynamicTripCount, count, residual_bytes
 from adcost.suite.vocabulary import Case
 from analysis import theory
@@ -57,24 +58,39 @@ def test_a_checkpointed_function_counts_what_it_recomputes():
 
 
 def dynamic(v, trips):
-    with jax.named_scope("mine"):
-        return lax.fori_loop(0, trips, lambda _, h: jnp.sin(h), v)
+    return lax.fori_loop(0, trips, lambda _, h: jnp.sin(h), v)
 
 
-def test_a_dynamic_loop_is_refused_unless_its_trips_are_given():
-    with pytest.raises(DynamicTripCount, match="as often as the data say"):
+def told(v, count, **in_all):
+    return _jax.told_loop(0, count, lambda _, h: jnp.sin(h), v, **in_all)
+
+
+def test_a_dynamic_loop_is_refused_unless_its_trips_are_assumed_or_told():
+    with pytest.raises(DynamicTripCount, match=r"test_counts.py:.* as often as the data say"):
         count(dynamic, V, 3)
-    assert count(dynamic, V, 3, loops={"mine": 5})["sin"] == 5
+    assert (count(dynamic, V, 3, assumed=7)["sin"], count(dynamic, V, 3, assumed=7).assumed) == (7, True)
+    found = count(lambda v, n: told(v, n, trips=5), V, 3)
+    assert (found["sin"], found.flops, found.told, found.assumed) == (5, 5 * 4, True, False)
 
 
-def test_dynamic_loops_of_one_name_must_cost_the_same():
-    def two(v, trips):
-        with jax.named_scope("mine"):
-            w = lax.fori_loop(0, trips, lambda _, h: jnp.cos(h), v)
-        return dynamic(w, trips)
+def test_trips_are_told_of_many_runs_and_counted_in_all_of_them():
+    def outer(v, counts):
+        return lax.scan(lambda h, n: (told(h, n, trips=7, runs=3), None), v, counts)[0]
 
-    with pytest.raises(DynamicTripCount, match="different cost"):
-        count(two, V, 3, loops={"mine": 5})
+    counts = np.array([1, 2, 4])
+    assert count(outer, V, counts)["sin"] == 7
+    assert count(lambda v, n: lax.scan(lambda h, _: (outer(h, n), None), v, length=10)[0], V, counts)["sin"] == 70
+    moved = count(lambda v, n: jax.jvp(lambda v: jnp.sum(outer(v, n)), (v,), (v,)), V, counts)
+    assert (moved["sin"], moved["cos"]) == (7, 7)
+    assert count(jax.vmap(outer, (0, None)), np.ones((2, 4)), counts).flops == 2 * 4 * 7
+
+
+def test_loops_within_a_told_loop_have_told_nothing():
+    def nested(v, trips):
+        return _jax.told_loop(0, trips, lambda _, h: dynamic(h, trips), v, trips=5)
+
+    with pytest.raises(DynamicTripCount):
+        count(nested, V, 3)
 
 
 def loop(cond, body, start):
@@ -129,17 +145,6 @@ def test_trips_that_are_not_in_the_program_are_not_guessed(run):
     with pytest.raises(DynamicTripCount):
         count(run, V)
     assert count(run, V, assumed=7).assumed
-
-
-def test_a_named_loop_counts_its_condition_too_and_its_name_whole():
-    def halved(v, name):
-        with jax.named_scope(name):
-            return lax.while_loop(lambda v: jnp.sum(v * v) > 1, lambda v: v * 0.5, v)
-
-    one = count(lambda v: halved(v, "cg"), V, loops={"cg": 10})
-    assert one.flops == 10 * (4 + 4 + 3)
-    both = count(lambda v: halved(halved(v, "cg"), "cg2"), V, loops={"cg": 10, "cg2": 20})
-    assert both.flops == 3 * one.flops
 
 
 def test_of_branches_that_differ_the_dearest_is_counted_and_that_is_said():
@@ -202,7 +207,7 @@ def test_schedule_jaxpr_and_real_executions_agree(method):
             offline = theory.optimal_evaluations(depth, min(slots, depth)) + depth  # the tape's account
             assert offline <= executed <= 2 * offline, "an online schedule cannot beat the optimum, and comes near it"
             continue
-        counted = count(program.run, *program.inputs(), loops=program.loops)["tanh"]
+        counted = count(program.run, *program.inputs())["tanh"]
         if method == "jax_remat_nested":
             assert counted <= executed  # the tap keeps alive recomputations that nobody uses
         else:
