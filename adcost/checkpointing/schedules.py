@@ -565,7 +565,7 @@ def within(depth: int, memory: float, residuals: float) -> Schedule:
                 found.append(
                     (block * (_least_evaluations(count, min(slots, count)) + count) + tail, block, tail, slots)
                 )
-    _, block, tail, slots = min(found)
+    _, block, tail, slots = min(found, default=(0, 1, 1, 1))  # of the least memory rounding may find nothing
     return blocks(depth, slots, block, tail)
 
 

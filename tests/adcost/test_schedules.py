@@ -10,7 +10,7 @@ from functools import cache
 import numpy as np
 import pytest
 from checkpoint_schedules import Forward, Revolve
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adcost.checkpointing import (
@@ -304,6 +304,13 @@ def test_a_short_chain_gets_the_best_of_all_schedules_of_blocks(n, residuals, sh
                 found += [made.taped_evaluations] if made.memory(residuals) <= budget else []
     best = min([*found, *([n] if plain <= budget else [])])
     assert within(n, budget, residuals).taped_evaluations == best
+
+
+@given(st.integers(2, 200), st.floats(0.1, 50))
+@settings(max_examples=300)
+def test_the_least_budget_of_all_is_one(n, residuals):
+    least = blocks(n, 1, 1, 1).memory(residuals)
+    assert within(n, least, residuals).memory(residuals) <= least
 
 
 def test_a_million_layers_are_scheduled_in_no_time():
