@@ -13,10 +13,12 @@ from adcost import _jax
 from adcost.checkpointing.executor import step_bytes
 from adcost.checkpointing.outputs import read_inside, stacked
 from adcost.checkpointing.pairs import in_blocks
-from adcost.checkpointing.scan import Scheduled, loop_of, scheduled
+from adcost.checkpointing.scan import loop_of, scheduled
 from adcost.checkpointing.schedules import Schedule, blocks, grid
 from adcost.checkpointing.values import arrays, chosen, merged
 
+Chosen = Schedule | Callable[[int], Schedule | None]
+Policy = Callable[..., Any]  # of jax.checkpoint
 WORTH_IT = 0.5  # of plain's memory: a schedule that takes more is not worth its evaluations
 
 
@@ -42,7 +44,7 @@ class Checkpointed:
 
     f: Callable[..., Any]
     decide: Decide
-    policy: Callable[..., bool] | None = None
+    policy: Policy | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self._traced(args, kwargs, [])
@@ -123,7 +125,7 @@ class Checkpointed:
             out = run(*(operands[i] for i in consts), *carry, *x)
             return out[: parts.carry], out[parts.carry :]
 
-        f = jax.checkpoint(step, policy=self.policy, prevent_cse=False) if under_policy else step
+        f = jax.checkpoint(step, policy=_asked(self.policy), prevent_cse=False) if under_policy else step
         start = [operands[i] for i in init], [operands[i] for i in xs]
         carry, ys = _jax.scan(f, *start, parts.length, parts.reverse)
         return [*carry, *ys]
@@ -131,7 +133,7 @@ class Checkpointed:
 
 def checkpointed(
     f: Callable[..., Any],
-    schedule: Scheduled | None = None,
+    schedule: Chosen | None = None,
     *,
     slots: int | None = None,
     block: int | None = None,
@@ -145,7 +147,8 @@ def checkpointed(
     f
         A function of arrays; other leaves of its arguments (sizes, flags, functions) stay as they are.
     schedule
-        A function of the length, as ``adcost.sqrt``, or a schedule if all loops have its length.
+        A function of the length, as ``adcost.sqrt``, or a schedule if all loops have its length. Loops for whose length
+        the function gives None stay as they are.
     slots, block, tail
         Of ``adcost.blocks`` for every loop instead, as far as it is long enough.
     policy
@@ -171,10 +174,15 @@ def checkpointed(
         return Checkpointed(f, lambda *_: None, policy)
     if schedule is not None:
         made = schedule
-        return Checkpointed(f, lambda parts, _: made(parts.length) if callable(made) else made)
+        return Checkpointed(f, lambda parts, _: _of_length(made, parts.length))
     if given:
         return Checkpointed(f, lambda parts, _: _by_numbers(parts.length, slots, block or 1, tail))
     return Checkpointed(f, in_two_passes)
+
+
+def _of_length(schedule: Chosen, length: int) -> Schedule | str:
+    made = schedule(length) if callable(schedule) else schedule
+    return f"there is no schedule for {length} steps" if made is None else made
 
 
 def _by_numbers(length: int, slots: int | None, block: int, tail: int | None) -> Schedule | str:
@@ -215,6 +223,18 @@ def told(schedule: Schedule) -> str:
         return "plain"
     of = f"blocks of {schedule.block}, " if schedule.block > 1 else ""
     return f"{of}{schedule.slots} slots, a tail of {schedule.tail}"
+
+
+def _asked(policy: Policy | None) -> Policy | None:
+    """A policy that is not told parameters called as its own argument, as Equinox's primitives have them."""
+
+    if policy is None:
+        return None
+
+    def asked(primitive: Any, /, *operands: Any, **params: Any) -> Any:
+        return policy(primitive, *operands, **{name: value for name, value in params.items() if name != "prim"})
+
+    return asked
 
 
 def _left(name: str) -> str:
