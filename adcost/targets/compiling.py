@@ -1,7 +1,7 @@
 """Compiling for a target, and what its compiler plans."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -53,6 +53,21 @@ def lower_for(f: Callable[..., Any], *args: Any, target: Target) -> Any:
                 f"{min(called)} calls back into Python, which needs {target.name} itself: plan it where one is"
             )
     return traced.lower()
+
+
+def lower_flat(run: Callable[..., Any], shapes: Sequence[Any], donated: Sequence[int], target: Target) -> Any:
+    """Lower a function of flat arguments, some of them donated, for a target that this process can compile for."""
+    _require(target)
+    return jax.jit(run, donate_argnums=tuple(donated)).lower(*placed(tuple(shapes), target))
+
+
+def compiles_here(target: Target) -> bool:
+    """Can this process compile for a target?"""
+    try:
+        _require(target)
+    except RuntimeError:
+        return False
+    return True
 
 
 CALLBACKS = frozenset(("debug_callback", "debug_print", "pure_callback", "io_callback"))

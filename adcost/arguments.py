@@ -1,0 +1,88 @@
+"""The arguments by which a function is differentiated: ``argnums``, and what of them has derivatives."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from adcost.checkpointing.values import chosen, is_inexact, merged, spread
+
+Argnums = int | Sequence[int]
+
+
+def by_argnums(args: Sequence[Any], argnums: Argnums) -> Any:
+    """The argument of this number; of several a tuple.
+
+    Raises
+    ------
+    ValueError
+        If there is no such argument.
+    """
+    numbers = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+    if not all(-len(args) <= i < len(args) for i in numbers):
+        raise ValueError(f"argnums {argnums} ask for an argument that is not there: {len(args)} were given")
+    return args[argnums] if isinstance(argnums, int) else tuple(args[i] for i in numbers)
+
+
+def replaced(args: Sequence[Any], argnums: Argnums, by: Any) -> tuple[Any, ...]:
+    """The arguments, those of these numbers replaced."""
+    given = {argnums: by} if isinstance(argnums, int) else dict(zip(argnums, by, strict=True))
+    places = {i % len(args): value for i, value in given.items()}
+    return tuple(places.get(i, arg) for i, arg in enumerate(args))
+
+
+def differentiable(args: Sequence[Any], argnums: Argnums) -> tuple[Any, ...]:
+    """The arguments; numbers of Python to differentiate by as arrays, so that they are no constants.
+
+    Beside functions and flags, as in a model of Equinox, numbers are settings: there they stay.
+    """
+    by = by_argnums(args, argnums)
+    if not all(is_array(leaf) or _is_number(leaf) for leaf in jax.tree.leaves(by)):
+        return tuple(args)
+    return replaced(args, argnums, jax.tree.map(lambda leaf: jnp.asarray(leaf) if _is_number(leaf) else leaf, by))
+
+
+def _is_number(leaf: Any) -> bool:
+    return isinstance(leaf, float | complex)
+
+
+def is_array(leaf: Any) -> bool:
+    """Is a leaf of an argument an array, or the shape of one?"""
+    return hasattr(leaf, "shape") and hasattr(leaf, "dtype")
+
+
+def jitted(f: Callable[..., Any]) -> Callable[..., Any]:
+    """``jax.jit(f)`` of arguments that may hold more than arrays: that stays what it is, and must be hashable."""
+
+    @partial(jax.jit, static_argnums=0)
+    def of_arrays(rest: tuple[Any, tuple[Any, ...], tuple[bool, ...]], given: Sequence[Any]) -> Any:
+        tree, leaves, mask = rest
+        return f(*jax.tree.unflatten(tree, merged(given, leaves, mask)))
+
+    def run(*args: Any) -> Any:
+        leaves, tree = jax.tree.flatten(args)
+        mask = [is_array(leaf) for leaf in leaves]
+        others = spread(chosen(leaves, [not m for m in mask]), [not m for m in mask])
+        return of_arrays((tree, tuple(others), tuple(mask)), chosen(leaves, mask))
+
+    return run
+
+
+def gradient(loss: Callable[..., Any], argnums: Argnums = 0) -> Callable[..., Any]:
+    """``jax.grad(loss, argnums)`` of arguments that may hold more than numbers: None stands for what has no derivative.
+
+    So models can be given that hold functions and sizes beside their weights, as those of Equinox.
+    """
+
+    def run(*args: Any) -> Any:
+        leaves, tree = jax.tree.flatten(by_argnums(args, argnums))
+        mask = [is_array(leaf) and is_inexact(leaf) for leaf in leaves]
+
+        def of_inexact(values: Any) -> Any:
+            return loss(*replaced(args, argnums, jax.tree.unflatten(tree, merged(values, leaves, mask))))
+
+        return jax.tree.unflatten(tree, spread(jax.grad(of_inexact)(chosen(leaves, mask)), mask))
+
+    return run

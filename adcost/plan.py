@@ -1,0 +1,259 @@
+"""What a program takes, here or on a device that is not here: ``plan``."""
+
+import hashlib
+import os
+import re
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+from jax.extend import core
+
+from adcost import _jax
+from adcost.checkpointing.rewriting import of_arrays
+from adcost.rulers import count
+from adcost.targets import Target, named
+from adcost.targets.compiling import CALLBACKS, compiles_here, lower_flat, planned_bytes
+from adcost.targets.elsewhere import CompilerFailed, planned_elsewhere
+
+ASSUMED = 100  # trips of loops that only the data end, so that work can be compared
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a program takes on a target, by its compiler. Sizes in bytes.
+
+    Attributes
+    ----------
+    total
+        What must fit into the memory of the device: ``temp + arguments + outputs - alias``; on a TPU its compiler's
+        own figure, which knows of padding.
+    temp, arguments, outputs, alias
+        Intermediate values; arguments; results; results in the place of donated arguments.
+    host
+        What lies in the host's memory.
+    memory
+        What the program may take: the budget, otherwise the memory of the device. None if it is not known.
+    flops
+        Floating-point operations, counted in the program as it was written.
+    caveats
+        What makes ``flops`` a bound or an assumption, a line each.
+    unseen
+        What takes memory on the device and is not in the plan, a line each.
+    """
+
+    target: str
+    total: int
+    temp: int
+    arguments: int
+    outputs: int
+    alias: int
+    host: int
+    memory: int | None
+    flops: int
+    caveats: tuple[str, ...] = ()
+    unseen: tuple[str, ...] = ()
+
+    @property
+    def fits(self) -> bool | None:
+        """Does it fit into the memory? None if that is not known."""
+        return None if self.memory is None else self.total <= self.memory
+
+    def json(self) -> dict[str, Any]:
+        """All of it, for a program to read."""
+        return {**asdict(self), "fits": self.fits}
+
+    def __str__(self) -> str:
+        parts = {"arguments": self.arguments, "outputs": self.outputs, "temporary": self.temp}
+        said = [f"{in_words(size)} {name}" for name, size in parts.items()]
+        said += [f"less {in_words(self.alias)} in the place of arguments"] if self.alias else []
+        verdict = {True: "fits into", False: "does not fit into", None: ""}[self.fits]
+        room = "" if self.memory is None else f", {verdict} {in_words(self.memory)}"
+        beside = [f"in the host's memory: {in_words(self.host)}"] if self.host else []
+        lines = [f"{self.target}: {in_words(self.total)}{room}", ", ".join(said), *beside, f"{self.flops:.4g} flops"]
+        return "\n".join((*lines, *self.caveats, *(f"not seen: {it}" for it in self.unseen)))
+
+
+def plan(f: Callable[..., Any], *args: Any, target: str | Target = "cpu", memory: int | str | None = None) -> Plan:
+    """What ``f(*args)`` takes on a target, by the target's compiler; nothing runs, and the device need not be here.
+
+    Parameters
+    ----------
+    f
+        The program itself: pass ``jax.grad(loss)`` for a gradient. A compiled function keeps its donated arguments.
+    *args
+        Arrays or ``jax.ShapeDtypeStruct`` in any pytrees; sizes, flags and functions stay what they are.
+    target
+        A name of ``adcost.TARGETS``, as ``"nvidia-h100"``. Whatever JAX runs on in this process: where it cannot
+        compile for the target, another process does.
+    memory
+        What the program may take, in bytes or as ``"16 GiB"``; by default the memory of the target.
+
+    Returns
+    -------
+    Plan
+        Bytes by purpose, flops, and what the compiler cannot see.
+
+    Raises
+    ------
+    ValueError
+        If the target or the memory makes no sense, or the program calls back into Python in an order.
+    RuntimeError
+        If the target's compiler is not installed, or refuses the program.
+    """
+    chosen = named(target)
+    budget = memory_bytes(memory, chosen)
+    return planned(traced(f, *args), chosen, budget)
+
+
+class Traced(NamedTuple):
+    """A program as it was traced: of flat arguments, some of them donated."""
+
+    closed: Any
+    donated: tuple[int, ...]
+
+
+def traced(f: Callable[..., Any], *args: Any) -> Traced:
+    """``f(*args)`` as a program."""
+    if hasattr(f, "trace"):
+        stage = f.trace(*args)
+        infos = jax.tree.leaves(stage.args_info, is_leaf=lambda info: hasattr(info, "donated"))
+        return Traced(stage.jaxpr, tuple(i for i, info in enumerate(infos) if info.donated))
+    run, given = of_arrays(f, args, {})
+    return Traced(jax.make_jaxpr(run)(*given), ())
+
+
+def planned(program: Traced, target: Target, memory: int | None) -> Plan:
+    """The plan of a program. It is compiled in this process if that can be, in another one otherwise."""
+    sizes = _sizes(program, target)
+    names = {eqn.primitive.name for eqn in _jax.equations(program.closed.jaxpr)}
+    unseen = tuple(said for primitives, said in UNSEEN[target.platform] if names & primitives)
+    counted = counted_of(program)
+    return Plan(
+        target=target.name,
+        **{name: sizes.get(name, 0) for name in ("total", "temp", "arguments", "outputs", "alias", "host")},
+        memory=memory,
+        flops=counted.flops,
+        caveats=counted.caveats,
+        unseen=unseen,
+    )
+
+
+def counted_of(program: Traced) -> count.Count:
+    """What a program does."""
+    return count.count_jaxpr(_jax.live(program.closed), program.closed.consts, assumed=ASSUMED)
+
+
+LAPACK = frozenset(
+    "cholesky eig eigh geqrf geqp3 hessenberg householder_product lu ormqr qr schur svd symmetric_product "
+    "tridiagonal tridiagonal_solve".split()
+)
+CALLED = (CALLBACKS, "what is called back in Python, what it gives, and what is moved there")
+UNSEEN = {  # by platform: which primitives take memory while they run that no plan has
+    "cpu": [(LAPACK, "the work space of LAPACK, which takes it while it runs"), CALLED],
+    "cuda": [
+        (LAPACK, "the work space of cuSOLVER, which takes it while it runs"),
+        (frozenset(("conv_general_dilated",)), "the work space of cuDNN, whose algorithms are chosen on the device"),
+        CALLED,
+    ],
+    "tpu": [CALLED],
+}
+
+
+def _sizes(program: Traced, target: Target) -> dict[str, int]:
+    """Planned bytes by purpose, as ``planned_bytes`` has them; the compiler is asked once for equal programs."""
+    reason = target.unavailable()
+    if reason is not None:
+        raise RuntimeError(reason)
+    run, shapes = core.jaxpr_as_fun(program.closed), _shapes(program.closed)
+    if compiles_here(target):
+        lowered = lower_flat(run, shapes, program.donated, target)
+        return _once((target, lowered.as_text()), lambda: _compiled_here(lowered, target))
+    called = {e.primitive.name: e for e in _jax.equations(program.closed.jaxpr) if e.primitive.name in CALLBACKS}
+    for name, eqn in called.items():
+        if _jax.ordered_effects(eqn):
+            raise ValueError(f"{_jax.line(eqn)}: {name} keeps an order, which needs {target.name} itself")
+    exported = _jax.exported(run, shapes, target.platform, [eqn.primitive for eqn in called.values()])
+    whole = bytes(exported.serialize())
+    asked = target, exported.mlir_module(), program.donated
+    return _once(asked, lambda: planned_elsewhere(whole, program.donated, target))
+
+
+def _compiled_here(lowered: Any, target: Target) -> dict[str, int]:
+    try:
+        return planned_bytes(lowered.compile(), target)
+    except jax.errors.JaxRuntimeError as error:
+        raise CompilerFailed(_jax.first_line(error)) from None
+
+
+_asked: dict[bytes, Future[dict[str, int]]] = {}  # what this process has asked of compilers; setting is atomic
+
+
+def _once(program: tuple[Any, ...], ask: Callable[[], dict[str, int]]) -> dict[str, int]:
+    """The answer for a program: the same to all who ask, also while it is being found."""
+    key = hashlib.sha256(repr(program).encode()).digest()
+    mine: Future[dict[str, int]] = Future()
+    first = _asked.setdefault(key, mine)
+    if first is mine:
+        try:
+            mine.set_result(ask())
+        except BaseException as error:
+            mine.set_exception(error)
+            _asked.pop(key)  # it may be an interrupt, or a compiler that was killed
+    return first.result()
+
+
+def _shapes(closed: Any) -> list[Any]:
+    return [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in closed.in_avals]
+
+
+# Memory, in bytes and in words.
+
+UNITS = {"": 1, "b": 1}
+UNITS |= {f"{letter}{tail}": 1000 ** (i + 1) for i, letter in enumerate("kmgt") for tail in ("", "b")}
+UNITS |= {f"{letter}ib": 1024 ** (i + 1) for i, letter in enumerate("kmgt")}
+
+
+def memory_bytes(memory: int | float | str | None, target: Target) -> int | None:
+    """A memory in bytes, or as ``"16 GiB"``, ``"500 MB"``; None is that of the target, as far as it is known.
+
+    Raises
+    ------
+    ValueError
+        If it is no memory; in one line.
+    """
+    if memory is None:
+        return target.memory or (_machine() if target.platform == "cpu" else None)
+    found = re.fullmatch(r"\s*([\d.]+(?:e\d+)?)\s*([a-z]*)\s*", str(memory).lower())
+    try:
+        size = float(found[1]) * UNITS[found[2]] if found and not isinstance(memory, bool) else 0.0
+    except (ValueError, KeyError):
+        size = 0.0
+    if size < 1:
+        raise ValueError(f'memory={memory!r} is no memory: give bytes, or a number with a unit as "16 GiB" or "500 MB"')
+    return int(size)
+
+
+@cache
+def _machine() -> int | None:
+    """Bytes of memory that this machine gives to a process; less where a control group says so."""
+    limits = []
+    try:
+        limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+        limits.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    except (OSError, ValueError):  # no Linux, no control group, or no limit in it
+        pass
+    return min(limits, default=None)
+
+
+def in_words(size: float) -> str:
+    """Bytes for people: ``"3.92 GiB"``."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(size) < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1024
+    return f"{size:.3g} TiB"
