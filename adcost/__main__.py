@@ -1,17 +1,125 @@
 """The command ``adcost``."""
 
 import argparse
+import json
 import sys
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from adcost.targets import not_installed
 
+Options = argparse.Namespace
+Command = Callable[[Options], Iterator[str]]
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; errors are one line, and end it with status 2."""
+    """Run the command; errors are one line, also those of the user's function, and end it with status 2."""
+    options = _parser().parse_args(arguments)
+    command: Command = options.run
+    try:
+        for line in command(options):
+            print(line)
+    except Exception as error:
+        where = _in_the_file(error, getattr(options, "function", ""))
+        if not where and not isinstance(error, ValueError | RuntimeError | OSError):
+            raise  # a fault of ours
+        print(f"adcost: {where}{error if not where else _first_line(error)}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _in_the_file(error: Exception, function: str) -> str:
+    """Where in the user's file an error was raised, from which all of it came; nothing if it was not."""
+    path = Path(function.rpartition(":")[0]).absolute()
+    lines = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).absolute() == path]
+    return f"{path.name}:{lines[-1].lineno}: " if lines else ""
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="adcost", description="What automatic differentiation costs in JAX.")
     commands = parser.add_subparsers(dest="command", required=True)
+    plan = _of_a_function(commands, "plan", _plan, "what a program takes on a device that need not be here")
+    advise = _of_a_function(commands, "advise", _advise, "which way to differentiate a loss within a memory")
+    mode = _of_a_function(commands, "mode", _mode, "forward or reverse mode for a Jacobian")
+    largest = _of_a_function(commands, "largest", _largest, "the largest size whose gradient fits")
+    for each in (plan, advise, largest):
+        each.add_argument("--target", default="cpu", help="name of a device (cpu)")
+        each.add_argument("--memory", help='bytes, or as "16GiB" (that of the target)')
+    plan.add_argument("--grad", action="store_true", help="of the function's gradient")
+    for each in (plan, advise, mode, largest):
+        each.add_argument("--argnums", default="0", help="arguments to differentiate by, separated by commas (0)")
+    _measuring(commands)
+    return parser
+
+
+def _of_a_function(commands: Any, name: str, run: Command, told: str) -> argparse.ArgumentParser:
+    made = commands.add_parser(
+        name, help=told, description=f"Says {told}. The file also holds a function that gives the arguments."
+    )
+    made.add_argument("function", metavar="FILE.py:FUNCTION")
+    made.add_argument(
+        "--example", default="example", help="the function in the file that gives the arguments (example)"
+    )
+    made.add_argument("--json", action="store_true", help="print JSON")
+    made.set_defaults(run=run)
+    return made
+
+
+def _plan(options: Options) -> Iterator[str]:
+    from adcost.arguments import gradient
+    from adcost.files import loaded
+    from adcost.plan import plan
+
+    f, example = loaded(options.function, options.example)
+    program = gradient(f, _argnums(options)) if options.grad else f
+    found = plan(program, *example(), target=options.target, memory=options.memory)
+    yield json.dumps(found.json()) if options.json else str(found)
+
+
+def _advise(options: Options) -> Iterator[str]:
+    from adcost.advise import advise
+    from adcost.files import loaded
+
+    f, example = loaded(options.function, options.example)
+    found = advise(f, *example(), argnums=_argnums(options), memory=options.memory, target=options.target)
+    yield json.dumps(found.json()) if options.json else str(found)
+
+
+def _mode(options: Options) -> Iterator[str]:
+    from dataclasses import asdict
+
+    from adcost.files import loaded
+    from adcost.modes import which_mode
+
+    f, example = loaded(options.function, options.example)
+    found = which_mode(f, *example(), argnums=_argnums(options))
+    yield json.dumps(asdict(found)) if options.json else "\n".join((f"{found.mode}: {found.why}", *found.caveats))
+
+
+def _largest(options: Options) -> Iterator[str]:
+    from adcost.files import loaded
+    from adcost.largest import largest
+
+    f, example = loaded(options.function, options.example)
+    found = largest(f, example, argnums=_argnums(options), memory=options.memory, target=options.target)
+    yield json.dumps(found.json()) if options.json else str(found)
+
+
+def _argnums(options: Options) -> int | tuple[int, ...]:
+    try:
+        found = tuple(int(word) for word in options.argnums.split(","))
+    except ValueError:
+        raise ValueError(f"--argnums {options.argnums}: give numbers separated by commas") from None
+    return found[0] if len(found) == 1 else found
+
+
+def _measuring(commands: Any) -> None:
     measure = commands.add_parser(
         "measure",
         help="measure studies and write what was found as JSON",
@@ -24,22 +132,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     measure.add_argument("--targets", default="cpu", help="names of targets, separated by commas (cpu)")
     measure.add_argument("--processes", type=int, help="in which programs are timed (those of the profile)")
     measure.add_argument("-o", "--output", type=Path, default=Path("adcost.json"), help="file (adcost.json)")
-    options = parser.parse_args(arguments)
+    measure.set_defaults(run=_measure)
+
+
+def _measure(options: Options) -> Iterator[str]:
     absent = not_installed(("suite", "memory_profiler"))
     if absent is not None:
-        print(f"adcost: {absent}", file=sys.stderr)
-        return 2
+        raise RuntimeError(absent)
     from adcost.suite.measure import measure_to_file
 
-    try:
-        for line in measure_to_file(
-            options.folders, options.study, options.profile, options.targets, options.output, options.processes
-        ):
-            print(line)
-    except (ValueError, OSError) as error:
-        print(f"adcost: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return measure_to_file(
+        options.folders, options.study, options.profile, options.targets, options.output, options.processes
+    )
 
 
 if __name__ == "__main__":

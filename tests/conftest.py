@@ -10,7 +10,10 @@ from hypothesis import settings
 from jaxtyping import install_import_hook
 
 # Types and shapes of the library's face are checked at each call.
-FACE = ("checkpointing", "evaluation_trace", "kept_solve", "modes", "safe_svd", "targets", "trace_estimators")
+FACE = (
+    *("advise", "arguments", "candidates", "checkpointing", "evaluation_trace", "jacobians", "kept_solve", "largest"),
+    *("modes", "plan", "safe_svd", "targets", "trace_estimators"),
+)
 install_import_hook([f"adcost.{name}" for name in FACE], "beartype.beartype")
 jax.config.update("jax_enable_x64", True)
 settings.register_profile("suite", deadline=None, derandomize=True, max_examples=25)

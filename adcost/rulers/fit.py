@@ -30,19 +30,27 @@ def take(subject: Subject) -> Iterator[Number]:
     yield Number("fit", target.name, "bytes at the largest", "B", float(needed))
 
 
-def fitting(total: Callable[[int], int], memory: int, most: int, precision: float = 0.0) -> tuple[int, int]:
+def fitting(
+    total: Callable[[int], int],
+    memory: int,
+    most: int,
+    precision: float = 0.0,
+    enough: float = 1.0,
+    at_most: int | None = None,
+) -> tuple[int, int]:
     """The largest n of 0 to ``most`` with ``total(n) <= memory``, and that total; ``total`` must not fall with n.
 
     In turn: where the straight line through the two known points says, close above that, and in the middle. Where the
     memory grows evenly the first two leave little between them; the third bounds the search where it does not. With a
-    ``precision`` n may lie below the largest by that share.
+    ``precision`` n may lie below the largest by that share; one that takes ``enough`` of the memory will do.
+    ``at_most`` is the total at ``most``, where that is known.
     """
     low, at_low = 0, 0
-    high, at_high = most, _total_or_too_much(total, most, memory)
+    high, at_high = most, _total_or_too_much(total, most, memory) if at_most is None else at_most
     if at_high <= memory:
         return most, at_high
     turn = 0
-    while high - low > max(1, precision * low):
+    while high - low > max(1, precision * low) and at_low < enough * memory:
         line = low + (high - low) * (memory - at_low) / (at_high - at_low)
         middle = (int(line), low + (high - low) // CLOSE, (low + high) // 2)[turn % 3]
         turn += 1
