@@ -34,7 +34,7 @@ $(VENV)/extra-%: $(VENV)/report
 	@if $(INSTALL) -e '.[$*]'; then touch $@; else echo "$*: could not be installed; its targets will be not measured"; fi
 
 $(VENV)/test: $(VENV)/report $(VENV)/extra-targets-gpu
-	$(INSTALL) -e '.[dev,peers]'
+	$(INSTALL) -e '.[dev,peers,programs]'
 	touch $@
 
 # A case that fails costs only itself (pytest's exit status 1): what was measured is reported all the same.

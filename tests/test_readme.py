@@ -1,5 +1,6 @@
 """What README says works, works: its Python is run, its commands and files exist."""
 
+import contextlib
 import json
 import re
 from functools import cache
@@ -8,6 +9,8 @@ import jax
 import numpy as np
 import pytest
 
+from adcost import TARGETS
+from adcost.__main__ import main as adcost_main
 from adcost.suite.vocabulary import Case
 from analysis import coverage, frame, noise, studies
 from analysis.__main__ import main
@@ -16,6 +19,8 @@ from benchmarks import ROOT
 from benchmarks.studies import backprop
 
 README = (ROOT / "README.md").read_text()
+H100 = TARGETS["nvidia-h100"]
+OF_THE_RUN = jax.__version__ == "0.10.2"  # whose bytes README has
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
@@ -25,12 +30,32 @@ def block(word):
     return found
 
 
-def test_what_a_function_would_take_is_planned():
+def words(text):
+    return [line.split() for line in text.splitlines()]
+
+
+def test_a_function_is_planned_and_advised_on_as_written():
     names = {}
-    exec(block("planned_bytes"), names)
-    held = 65536 * 1024 * 4
-    assert names["planned"]["arguments"] == 1024 * 1024 * 4 + held
-    assert held <= names["planned"]["temp"] <= 4 * held
+    with jax.enable_x64(False):
+        exec(block("adcost.advise("), names)
+    carry = 512 * 256 * 4
+    assert names["plan"].arguments == 256 * 256 * 4 + carry
+    assert names["plan"].temp > 200 * carry
+    assert names["advice"].best.plan.total <= 20 * 2**20 < names["plan"].total
+    assert names["hessian"].plan.total <= 2 * 2**20
+    assert names["hessian"].chunk < 300
+
+
+@pytest.mark.skipif(not OF_THE_RUN or H100.unavailable() is not None, reason="another JAX plans other bytes")
+def test_the_advice_for_navier_stokes_is_as_written(capsys):
+    pytest.importorskip("exponax")
+    (said,) = re.findall(r"```text\n(A gradient within .*?)```", README, re.DOTALL)
+    asked = "advise examples/navier_stokes.py:loss --target nvidia-h100 --memory".split()
+    with jax.enable_x64(False), contextlib.chdir(ROOT):
+        assert adcost_main([*asked, "1 GiB"]) == 0
+    assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
+        line.split() for line in said.splitlines()
+    ]
 
 
 def test_the_loops_of_a_function_plan_what_is_said():
