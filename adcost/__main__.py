@@ -21,11 +21,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         for line in command(options):
             print(line)
+    except KeyboardInterrupt:
+        print("adcost: interrupted", file=sys.stderr)
+        return 130
     except Exception as error:
         where = _in_the_file(error, getattr(options, "function", ""))
-        if not where and not isinstance(error, ValueError | RuntimeError | OSError):
+        if not where and not isinstance(error, ValueError | RuntimeError | OSError | TypeError):
             raise  # a fault of ours
-        print(f"adcost: {where}{error if not where else _first_line(error)}", file=sys.stderr)
+        said = str(error).strip().splitlines() or [""]
+        print(f"adcost: {where}{type(error).__name__ + ': ' if where else ''}{said[0]}", file=sys.stderr)
         return 2
     return 0
 
@@ -35,10 +39,6 @@ def _in_the_file(error: Exception, function: str) -> str:
     path = Path(function.rpartition(":")[0]).absolute()
     lines = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).absolute() == path]
     return f"{path.name}:{lines[-1].lineno}: " if lines else ""
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -51,7 +51,9 @@ def _parser() -> argparse.ArgumentParser:
     for each in (plan, advise, largest):
         each.add_argument("--target", default="cpu", help="name of a device (cpu)")
         each.add_argument("--memory", help='bytes, or as "16GiB" (that of the target)')
-    plan.add_argument("--grad", action="store_true", help="of the function's gradient")
+    plan.add_argument("--grad", action="store_true", help="of the function's gradient, by --argnums")
+    largest.add_argument("--least", type=int, default=1, help="smallest size that makes sense (1)")
+    largest.add_argument("--most", type=int, help="size beyond which nothing is tried")
     for each in (plan, advise, mode, largest):
         each.add_argument("--argnums", default="0", help="arguments to differentiate by, separated by commas (0)")
     _measuring(commands)
@@ -104,10 +106,11 @@ def _mode(options: Options) -> Iterator[str]:
 
 def _largest(options: Options) -> Iterator[str]:
     from adcost.files import loaded
-    from adcost.largest import largest
+    from adcost.largest import MOST, largest
 
     f, example = loaded(options.function, options.example)
-    found = largest(f, example, argnums=_argnums(options), memory=options.memory, target=options.target)
+    sizes = {"least": options.least, "most": options.most or MOST}
+    found = largest(f, example, argnums=_argnums(options), memory=options.memory, target=options.target, **sizes)
     yield json.dumps(found.json()) if options.json else str(found)
 
 

@@ -7,10 +7,9 @@ became attributes of a ``call_hi_primitive`` where ``jax_remat3``, ``jax_scan3``
 """
 
 import contextlib
-import os
+import contextvars
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from fractions import Fraction
 from functools import wraps
@@ -30,22 +29,23 @@ DEFAULTS = {name: bool(getattr(jax.config, name)) for name in FLAGS if hasattr(j
 _CLOSED: type[Any] = getattr(core, "ClosedJaxpr", core.Jaxpr)  # from JAX 0.11 on the same class as Jaxpr
 
 
-SETTINGS = ("enable_x64", "default_matmul_precision", "numpy_dtype_promotion")  # that a context sets for one thread
+def in_this_context(f: Callable[..., Any]) -> Callable[..., Any]:
+    """The function with the settings of this thread, for another: JAX's, as a mesh or x64, and ``contextvars``."""
+    unset = getattr(config.config_ext, "unset", None)
+    every = [one for one in vars(config).values() if isinstance(one, config.config_ext.Config)]
+    kept = [(one, value) for one in every if (value := one.get_local()) is not unset]
+    variables = contextvars.copy_context()
 
-
-@contextlib.contextmanager
-def threads(most: int = 4) -> Iterator[Callable[..., Future[Any]]]:
-    """Threads that trace with the settings of this one: a function that submits a call to them."""
-    kept = {name: getattr(config, name).value for name in SETTINGS}
-
-    def run(f: Callable[..., Any], *args: Any) -> Any:
+    def run(*args: Any) -> Any:
         with contextlib.ExitStack() as stack:
-            for name, value in kept.items():
-                stack.enter_context(getattr(config, name)(value))
-            return f(*args)
+            for one, value in kept:
+                if isinstance(one, config.State):
+                    stack.enter_context(one(value))
+                else:
+                    stack.callback(one.set_local, one.swap_local(value))
+            return variables.copy().run(f, *args)
 
-    with ThreadPoolExecutor(min(most, os.cpu_count() or 1)) as pool:
-        yield lambda f, *args: pool.submit(run, f, *args)
+    return run
 
 
 def absent_flag(flags: Mapping[str, bool]) -> str | None:
@@ -116,6 +116,11 @@ def called_name(eqn: Any) -> str:
     called = called_program(eqn)
     name = getattr(called and called[0].debug_info, "func_name", None) or "<unknown>"
     return primitive_name(eqn) if name.startswith("<") else name
+
+
+def is_jitted(f: Any) -> bool:
+    """Is a function compiled by ``jax.jit``, so that it can be traced with what it donates?"""
+    return all(hasattr(f, name) for name in ("trace", "lower", "eval_shape"))
 
 
 def has_effects(eqn: Any) -> bool:
@@ -485,6 +490,12 @@ def pruned(closed: Any) -> Any:
     return _CLOSED(jaxpr, closed.consts)
 
 
+def without_unused_inputs(closed: Any) -> tuple[Any, list[bool]]:
+    """A program without the inputs that its results do not need, and which it needs."""
+    jaxpr, used = partial_eval.dce_jaxpr(closed.jaxpr, [True] * len(closed.jaxpr.outvars))
+    return _CLOSED(jaxpr, closed.consts), list(used)
+
+
 def inputs_used(closed: Any, asked: Sequence[bool]) -> list[bool]:
     """Which inputs of a program these of its results need."""
     return list(partial_eval.dce_jaxpr(closed.jaxpr, list(asked))[1])
@@ -551,8 +562,7 @@ def no_cotangent(value: Any) -> Any:
     return np.zeros(aval.shape, aval.dtype) if aval.dtype == jax.dtypes.float0 else jnp.zeros(aval.shape, aval.dtype)
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """What an exception says, in its first line."""
-    return (
-        f"{type(error).__name__}: {str(error).strip().splitlines()[0]}" if str(error).strip() else type(error).__name__
-    )
+    said = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {said[0]}" if said else type(error).__name__

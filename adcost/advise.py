@@ -3,12 +3,13 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from math import inf
 from typing import Any
 
 import jax
 
 from adcost import _jax
-from adcost.arguments import Argnums, differentiable, gradient, jitted
+from adcost.arguments import Argnums, differentiable, gradient, jitted, numbered
 from adcost.candidates import (
     PLAIN,
     WHOLE,
@@ -20,12 +21,12 @@ from adcost.candidates import (
     schedules,
 )
 from adcost.display import Progress, frontier, html_table, text_table, tracking
-from adcost.plan import Plan, in_words, memory_bytes, planned, traced
+from adcost.plan import Plan, Traced, counted_of, in_words, memory_bytes, planned, traced
 from adcost.rulers.fit import fitting
 from adcost.suite.vocabulary import Interval
 from adcost.targets import Target, named
-from adcost.targets.compiling import compiles_here
-from adcost.targets.elsewhere import CompilerFailed
+from adcost.targets.compiling import CALLBACKS, compiles_here
+from adcost.targets.elsewhere import CompilerFailed, at_once
 
 ENOUGH = 0.9  # of the memory: a schedule that takes so much is not worth another compilation
 TRIES = 8  # compilations at most to find it
@@ -34,7 +35,6 @@ FINALISTS = 3  # that are timed
 DEAR = 2.0  # times the least work: what costs more is not timed
 ROUNDS, SECONDS = 15, 20.0  # of the clock, at most
 LEAST_ROUNDS, PATIENCE = 7, 120.0  # fewer are not worth it; longer is not waited for
-REFUSALS = (CompilerFailed, ValueError, TypeError, NotImplementedError)
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,7 +158,7 @@ def advise(
     loss: Loss,
     *args: Any,
     argnums: Argnums = 0,
-    memory: int | str | None = None,
+    memory: int | float | str | None = None,
     target: str | Target = "cpu",
     progress: bool | None = None,
 ) -> Advice:
@@ -176,7 +176,7 @@ def advise(
         In bytes or as ``"16 GiB"``; by default the memory of the target.
     target
         A name of ``adcost.TARGETS``. Where JAX runs on it in this process and the arguments are arrays, those that come
-        into question are timed.
+        into question are run and timed, unless the program calls back into Python. Shapes are not.
     progress
         Show what is being compiled; by default in a terminal and in a notebook.
 
@@ -194,27 +194,27 @@ def advise(
     """
     chosen = named(target)
     budget = memory_bytes(memory, chosen)
-    args = differentiable(args, argnums)
+    argnums, args = numbered(args, argnums), differentiable(args, argnums)
     program = traced(loss, *args)
     if [a.shape for a in program.closed.out_avals] != [()]:
         raise ValueError("the loss must give one number: for the Jacobian of other functions use adcost.jacobian")
-    with tracking("plain", progress) as said, _jax.threads() as submit:
+    with tracking("plain", progress) as said, at_once() as submit:
         row_of = partial(_row, loss, args, argnums, chosen, budget)
         plain = row_of(PLAIN)
-        takes = plain.plan
-        if takes is None:
-            raise CompilerFailed(f"the gradient itself could not be planned: {plain.note}")
+        takes = plain.plan or _too_much(plain.note, loss, args, argnums, chosen, budget)
         found = features(program.closed, args, takes.temp)
         searched = submit(_by_schedules, loss, args, row_of, takes, said) if found.loops else None
         asked = [submit(_said, said, row_of, candidate) for candidate in candidates(found, chosen)]
         others = [one.result() for one in asked]
         others += [] if searched is None else searched.result()
-    rows = _compared([plain, *others], takes)
-    fits = [row for row in rows if row.fits is not False]
-    best, why = (fits[0], _least_work(fits[0])) if fits else (None, _nothing_fits(rows, budget))
-    finalists = _finalists(fits)
-    if len(finalists) > 1 and _can_be_timed(chosen, args, finalists):
-        rows, best, why = _timed(rows, finalists, args)
+        rows = _compared([plain, *others], takes)
+        fits = [row for row in rows if row.fits is not False]
+        best, why = (fits[0], _least_work(fits[0])) if fits else (None, _nothing_fits(rows, budget))
+        names = finalists([(row.name, row.ratio or 0.0, row.plan.total) for row in fits if row.plan is not None])
+        tried = [row for row in fits if row.name in names]
+        if len(tried) > 1 and not _calls_back(program) and _can_be_timed(chosen, args, tried):
+            said("the clock")
+            rows, best, why = _timed(rows, tried, args)
     return Advice(tuple(rows), best, chosen.name, budget, why)
 
 
@@ -224,8 +224,16 @@ def _row(loss: Loss, args: Sequence[Any], argnums: Argnums, target: Target, budg
     row = Row(way.name, way.code, made, jitted(gradient(made, argnums)))
     try:
         return replace(row, plan=planned(traced(gradient(made, argnums), *args), target, budget))
-    except REFUSALS as error:
+    except Exception as error:  # whatever is wrong with one way costs that way alone
         return replace(row, note=_jax.first_line(error))
+
+
+def _too_much(why: str, loss: Loss, args: Sequence[Any], argnums: Argnums, target: Target, budget: int | None) -> Plan:
+    """What stands for the plan of a plain gradient that its compiler refused for want of memory."""
+    if "RESOURCE_EXHAUSTED" not in why or budget is None:
+        raise CompilerFailed(f"the gradient itself could not be planned: {why}")
+    flops = counted_of(traced(gradient(loss, argnums), *args)).flops
+    return Plan(target.name, 2 * budget, 2 * budget, 0, 0, 0, 0, budget, flops)
 
 
 def _said(said: Progress, row_of: Callable[[Candidate], Row], way: Candidate) -> Row:
@@ -292,22 +300,41 @@ def _least_work(row: Row) -> str:
 
 
 def _nothing_fits(rows: Sequence[Row], budget: int | None) -> str:
-    total, name = min((row.plan.total, row.name) for row in rows if row.plan is not None)
-    return f"nothing fits into {in_words(budget or 0)}: {name} takes least, {in_words(total)}"
+    least = next(
+        (row for row in rows if row.plan is not None), None
+    )  # rows that do not fit are in order of their memory
+    takes = f": {least.name} takes least, {in_words(least.plan.total)}" if least and least.plan else ""
+    return f"nothing fits into {in_words(budget or 0)}{takes}"
 
 
 # The clock, where the target is here.
 
 
-def _finalists(rows: Sequence[Row]) -> list[Row]:
-    """Of rows that fit, least work first, those that may be fastest: no other takes both less work and less memory."""
-    frontier: list[Row] = []
-    for row in rows:
-        less = not frontier or (row.plan and frontier[-1].plan and row.plan.total < frontier[-1].plan.total)
-        if less and (row.ratio or 0.0) <= DEAR * (rows[0].ratio or 0.0):
-            frontier.append(row)
+def finalists(ways: Sequence[tuple[str, float, int]]) -> list[str]:
+    """Of ways that fit, each with its work and its memory, least work first, at most three that may be fastest.
+
+    No other takes both less work and less memory.
+    """
+    frontier: list[str] = []
+    least = inf
+    for name, work, memory in ways:
+        if memory < least and work <= DEAR * ways[0][1]:
+            frontier.append(name)
+            least = memory
     places = {round(i * (len(frontier) - 1) / (FINALISTS - 1)) for i in range(FINALISTS)} if frontier else set()
     return [frontier[i] for i in sorted(places)]
+
+
+def fastest(times: Mapping[str, Interval]) -> str:
+    """Of times over that of the first: the fastest if it is faster beyond its interval, otherwise the first."""
+    first, *others = times
+    faster = [name for name in others if times[name].high < 1]
+    return min(faster, key=lambda name: times[name].value, default=first)
+
+
+def _calls_back(program: Traced) -> bool:
+    """Would running it print, or do something else besides giving its result?"""
+    return any(eqn.primitive.name in CALLBACKS for eqn in _jax.equations(program.closed.jaxpr))
 
 
 def _can_be_timed(target: Target, args: Sequence[Any], rows: Sequence[Row]) -> bool:
@@ -318,36 +345,34 @@ def _can_be_timed(target: Target, args: Sequence[Any], rows: Sequence[Row]) -> b
     return target.attached and compiles_here(target) and not shapes and room
 
 
-def _timed(rows: Sequence[Row], finalists: Sequence[Row], args: Sequence[Any]) -> tuple[list[Row], Row, str]:
-    """The finalists in interleaved rounds: the fastest if the clock can tell, otherwise the least work."""
+def _timed(rows: Sequence[Row], tried: Sequence[Row], args: Sequence[Any]) -> tuple[list[Row], Row, str]:
+    """Finalists in interleaved rounds: the fastest if the clock can tell, otherwise the least work."""
     from adcost.rulers import clock  # scipy.stats takes its time to be imported
 
-    programs = {row.name: _runs(row, args) for row in finalists}
-    first = finalists[0].name
-    _, once = (sum(map(clock.seconds_of, programs.values())) for _ in range(2))  # the first time each is compiled
+    programs = {row.name: _runs(row, args) for row in tried}
+    first = tried[0].name
+    try:
+        _, once = (sum(map(clock.seconds_of, programs.values())) for _ in range(2))  # the first time each is compiled
+    except Exception as error:  # what was planned stays
+        return list(rows), tried[0], f"{_least_work(tried[0])}; not timed: {_jax.first_line(error)}"
     if LEAST_ROUNDS * once > PATIENCE:
-        why = f"{_least_work(finalists[0])}; not timed, for a run of each of {len(finalists)} takes {once:.0f} s"
-        return list(rows), finalists[0], why
+        why = f"{_least_work(tried[0])}; not timed, for a run of each of {len(tried)} takes {once:.0f} s"
+        return list(rows), tried[0], why
     seconds = list(clock.rounds(programs, clock.rounds_within(SECONDS, once, LEAST_ROUNDS, ROUNDS), 0))
 
     def ratio(name: str) -> Interval:
         logs = clock.log_ratios([[one[name] for one in seconds]], [[one[first] for one in seconds]])
         return clock.exponentiated(clock.over_processes(logs).interval)
 
-    times = {row.name: ratio(row.name) for row in finalists}
+    times = {name: ratio(name) for name in programs}
     timed = [replace(row, time=times.get(row.name)) for row in rows]
     by_name: Mapping[str, Row] = {row.name: row for row in timed}
-    faster = [row.name for row in finalists[1:] if times[row.name].high < 1]
-    if faster:
-        name = min(faster, key=lambda name: times[name].value)
-        return (
-            timed,
-            by_name[name],
-            f"the fastest of the {len(finalists)} that fit, timed here in one process",
-        )
-    slower = all(times[row.name].low > 1 for row in finalists[1:])
+    chosen = fastest(times)
+    if chosen != first:
+        return timed, by_name[chosen], f"the fastest of {len(tried)} that fit, timed here in one process"
+    slower = all(times[name].low > 1 for name in programs if name != first)
     clear = "and the fastest of those timed" if slower else "which of those timed is fastest the clock cannot tell"
-    return timed, by_name[first], f"the least work that fits, {clear}"
+    return timed, by_name[first], f"{_least_work(by_name[first])}, {clear}"
 
 
 def _runs(row: Row, args: Sequence[Any]) -> Callable[[], Any]:

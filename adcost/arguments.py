@@ -1,35 +1,48 @@
 """The arguments by which a function is differentiated: ``argnums``, and what of them has derivatives."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import partial
+from operator import index
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from adcost.checkpointing.values import chosen, is_inexact, merged, spread
+from adcost.checkpointing.values import chosen, is_array, is_inexact, merged, spread
 
 Argnums = int | Sequence[int]
 
 
-def by_argnums(args: Sequence[Any], argnums: Argnums) -> Any:
-    """The argument of this number; of several a tuple.
+def numbered(args: Sequence[Any], argnums: Any) -> Argnums:
+    """``argnums`` as an integer or a tuple of them, counted from the first argument.
 
     Raises
     ------
     ValueError
-        If there is no such argument.
+        If there is no such argument, or one is asked for twice.
     """
-    numbers = (argnums,) if isinstance(argnums, int) else tuple(argnums)
-    if not all(-len(args) <= i < len(args) for i in numbers):
+    try:
+        numbers = [index(i) for i in (argnums if isinstance(argnums, list | tuple) else (argnums,))]
+    except TypeError:
+        raise ValueError(f"argnums={argnums!r}: give the number of an argument, or several in a tuple") from None
+    if not numbers or not all(-len(args) <= i < len(args) for i in numbers):
         raise ValueError(f"argnums {argnums} ask for an argument that is not there: {len(args)} were given")
-    return args[argnums] if isinstance(argnums, int) else tuple(args[i] for i in numbers)
+    found = tuple(i % len(args) for i in numbers)
+    if len({*found}) < len(found):
+        raise ValueError(f"argnums {argnums} ask for an argument twice")
+    return found if isinstance(argnums, list | tuple) else found[0]
+
+
+def by_argnums(args: Sequence[Any], argnums: Argnums) -> Any:
+    """The argument of this number; of several a tuple."""
+    numbers = numbered(args, argnums)
+    return args[numbers] if isinstance(numbers, int) else tuple(args[i] for i in numbers)
 
 
 def replaced(args: Sequence[Any], argnums: Argnums, by: Any) -> tuple[Any, ...]:
     """The arguments, those of these numbers replaced."""
-    given = {argnums: by} if isinstance(argnums, int) else dict(zip(argnums, by, strict=True))
-    places = {i % len(args): value for i, value in given.items()}
+    numbers = numbered(args, argnums)
+    places = {numbers: by} if isinstance(numbers, int) else dict(zip(numbers, by, strict=True))
     return tuple(places.get(i, arg) for i, arg in enumerate(args))
 
 
@@ -37,8 +50,15 @@ def differentiable(args: Sequence[Any], argnums: Argnums) -> tuple[Any, ...]:
     """The arguments; numbers of Python to differentiate by as arrays, so that they are no constants.
 
     Beside functions and flags, as in a model of Equinox, numbers are settings: there they stay.
+
+    Raises
+    ------
+    ValueError
+        If nothing of what is differentiated by has a derivative.
     """
     by = by_argnums(args, argnums)
+    if not any(_is_number(leaf) or (is_array(leaf) and is_inexact(leaf)) for leaf in jax.tree.leaves(by)):
+        raise ValueError(f"nothing in argnums {argnums} has a derivative: integers and functions have none")
     if not all(is_array(leaf) or _is_number(leaf) for leaf in jax.tree.leaves(by)):
         return tuple(args)
     return replaced(args, argnums, jax.tree.map(lambda leaf: jnp.asarray(leaf) if _is_number(leaf) else leaf, by))
@@ -46,11 +66,6 @@ def differentiable(args: Sequence[Any], argnums: Argnums) -> tuple[Any, ...]:
 
 def _is_number(leaf: Any) -> bool:
     return isinstance(leaf, float | complex)
-
-
-def is_array(leaf: Any) -> bool:
-    """Is a leaf of an argument an array, or the shape of one?"""
-    return hasattr(leaf, "shape") and hasattr(leaf, "dtype")
 
 
 def jitted(f: Callable[..., Any]) -> Callable[..., Any]:
@@ -64,7 +79,10 @@ def jitted(f: Callable[..., Any]) -> Callable[..., Any]:
     def run(*args: Any) -> Any:
         leaves, tree = jax.tree.flatten(args)
         mask = [is_array(leaf) for leaf in leaves]
-        others = spread(chosen(leaves, [not m for m in mask]), [not m for m in mask])
+        others = [None if m else leaf for leaf, m in zip(leaves, mask, strict=True)]
+        for other in others:
+            if not isinstance(other, Hashable):
+                raise ValueError(f"an argument holds a {type(other).__name__}, which is no key for a compiled program")
         return of_arrays((tree, tuple(others), tuple(mask)), chosen(leaves, mask))
 
     return run
@@ -77,6 +95,7 @@ def gradient(loss: Callable[..., Any], argnums: Argnums = 0) -> Callable[..., An
     """
 
     def run(*args: Any) -> Any:
+        args = differentiable(args, argnums)
         leaves, tree = jax.tree.flatten(by_argnums(args, argnums))
         mask = [is_array(leaf) and is_inexact(leaf) for leaf in leaves]
 

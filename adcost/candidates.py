@@ -8,13 +8,12 @@ from typing import Any
 import jax
 
 from adcost import _jax
-from adcost.arguments import is_array
 from adcost.checkpointing.executor import step_bytes
 from adcost.checkpointing.parts import in_parts
 from adcost.checkpointing.rewriting import Checkpointed, checkpointed, of_arrays
 from adcost.checkpointing.scan import loop_of
 from adcost.checkpointing.schedules import Schedule, blocks, sqrt, within
-from adcost.checkpointing.values import is_inexact, nbytes
+from adcost.checkpointing.values import is_array, is_inexact, nbytes
 from adcost.targets import Target
 
 Loss = Callable[..., Any]
@@ -192,6 +191,8 @@ def schedules(loss: Loss, args: Sequence[Any], share: int, worth: int) -> dict[i
 
     def decide(parts: _jax.Scan, _: int) -> Schedule | str:
         length = parts.length
+        if length < 2:
+            return "it is short"
         try:
             kept, inputs, carry = step_bytes(loop_of(parts, blocks(length)))
         except (ValueError, NotImplementedError) as error:

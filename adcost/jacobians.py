@@ -1,6 +1,7 @@
 """Jacobians and Hessians within a memory: mode and chunk that fit, with the least work: ``jacobian``, ``hessian``."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from math import prod
 from typing import Any, Literal
@@ -12,14 +13,15 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 
 from adcost import _jax
-from adcost.arguments import Argnums, by_argnums, differentiable, is_array, jitted, replaced
+from adcost.arguments import Argnums, by_argnums, differentiable, jitted, numbered, replaced
 from adcost.checkpointing.rewriting import checkpointed, of_arrays
+from adcost.checkpointing.values import is_array
 from adcost.plan import Plan, counted_of, in_words, memory_bytes, planned, traced
 from adcost.targets import Target, named
 from adcost.targets.elsewhere import CompilerFailed
 
 Mode = Literal["forward", "reverse"]
-CLOSE = 4  # of the largest chunk that fits, the part that is taken for close
+CLOSE = 4  # of the fewest passes that fit, the part that is taken for close
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +57,7 @@ def jacobian(
     f: Callable[..., Any],
     *args: Any,
     argnums: Argnums = 0,
-    memory: int | str | None = None,
+    memory: int | float | str | None = None,
     target: str | Target = "cpu",
 ) -> Chunked:
     """The Jacobian of ``f`` by the mode and the chunk that fit into a memory, with the least work.
@@ -76,8 +78,8 @@ def jacobian(
     Returns
     -------
     Chunked
-        ``.apply(*args)`` computes it. Of chunks that fit the largest is taken, by asking the compiler: memory does not
-        grow evenly with them.
+        ``.apply(*args)`` computes it. The compiler is asked for chunks that make one pass over the function, two, four
+        and so on, and then in between, to a quarter: memory does not grow evenly with the chunk.
 
     Raises
     ------
@@ -95,7 +97,7 @@ def hessian(
     f: Callable[..., Any],
     *args: Any,
     argnums: Argnums = 0,
-    memory: int | str | None = None,
+    memory: int | float | str | None = None,
     target: str | Target = "cpu",
 ) -> Chunked:
     """The Hessian of a scalar ``f``, as the ``jacobian`` of its gradient: forward or reverse over reverse mode.
@@ -108,7 +110,7 @@ def hessian(
 
 
 def chunked_jacobian(
-    f: Callable[..., Any], argnums: Argnums = 0, mode: Mode = "reverse", chunk: int | None = None
+    f: Callable[..., Any], argnums: Argnums = 0, mode: str = "reverse", chunk: int | None = None
 ) -> Callable[..., Any]:
     """The Jacobian of a function, ``chunk`` columns (rows in reverse mode) at a time; all at once without it.
 
@@ -117,7 +119,7 @@ def chunked_jacobian(
 
     Returns
     -------
-    ``jacobian(*args)``, as ``jax.jacfwd(f, argnums)`` and ``jax.jacrev(f, argnums)`` give it.
+    ``jacobian(*args)``, as ``jax.jacfwd(f, argnums)`` or ``jax.jacrev(f, argnums)`` gives it.
 
     Raises
     ------
@@ -129,9 +131,12 @@ def chunked_jacobian(
     if chunk is not None and chunk < 1:
         raise ValueError(f"a chunk of {chunk}: at least 1 at a time")
 
+    chosen: Mode = "forward" if mode == "forward" else "reverse"
+
     def run(*args: Any) -> Any:
-        seeds = seeds_of(f, args, argnums)[mode]
-        return _in_chunks(f, args, argnums, mode, min(chunk or seeds, seeds))
+        args = differentiable(args, argnums)
+        seeds = seeds_of(f, args, argnums)[chosen]
+        return _in_chunks(f, args, argnums, chosen, min(chunk or seeds, seeds))
 
     return run
 
@@ -152,7 +157,7 @@ def _numbers(tree: Any) -> int:
 
 
 def _in_chunks(f: Callable[..., Any], args: Sequence[Any], argnums: Argnums, mode: Mode, chunk: int) -> Any:
-    """The Jacobian as one matrix, filled from one chunk of its columns or rows after another."""
+    """The Jacobian, as trees: from one matrix, filled by one chunk of its columns or rows after another."""
     x, unravel = ravel_pytree(by_argnums(args, argnums))
 
     def of_flat(x: Any) -> Any:
@@ -164,7 +169,7 @@ def _in_chunks(f: Callable[..., Any], args: Sequence[Any], argnums: Argnums, mod
     else:
         y, pull = jax.vjp(of_flat, x)
         matrix = _filled(lambda ct: pull(ct)[0], y, x, chunk, 0)
-    return _as_trees(matrix, f, args, argnums)
+    return _as_trees(matrix, f, args, argnums, mode)
 
 
 def _filled(product: Callable[[Any], Any], seed: Any, result: Any, chunk: int, axis: int) -> Any:
@@ -183,15 +188,19 @@ def _filled(product: Callable[[Any], Any], seed: Any, result: Any, chunk: int, a
     return _jax.fori_loop(0, -(-n // chunk), fill, jnp.zeros(shape, result.dtype))
 
 
-def _as_trees(matrix: Any, f: Callable[..., Any], args: Sequence[Any], argnums: Argnums) -> Any:
-    """The matrix as ``jax.jacrev`` has it: in each leaf of the result the tree of what it is differentiated by."""
+def _as_trees(matrix: Any, f: Callable[..., Any], args: Sequence[Any], argnums: Argnums, mode: Mode) -> Any:
+    """The matrix as JAX has it: in each leaf of the result the tree of what it is differentiated by.
+
+    Forward mode gives it in the result's type, reverse mode in that of what it is differentiated by.
+    """
     ins, in_tree = jax.tree.flatten(by_argnums(args, argnums))
     outs, out_tree = jax.tree.flatten(_result(f, args))
     rows, columns = np.cumsum([0, *map(_numbers, outs)]), np.cumsum([0, *map(_numbers, ins)])
 
     def block(i: int, j: int) -> Any:
         part = matrix[rows[i] : rows[i + 1], columns[j] : columns[j + 1]]
-        return part.reshape(*np.shape(outs[i]), *np.shape(ins[j])).astype(outs[i].dtype)
+        dtype = outs[i].dtype if mode == "forward" else ins[j].dtype
+        return part.reshape(*np.shape(outs[i]), *np.shape(ins[j])).astype(dtype)
 
     rows_of = [[block(i, j) for j in range(len(ins))] for i in range(len(outs))]
     return jax.tree.unflatten(out_tree, [jax.tree.unflatten(in_tree, row) for row in rows_of])
@@ -212,7 +221,7 @@ def _chosen(
 ) -> Chunked:
     """Of functions that give the same, by their code: the way that fits with the least work."""
     budget = memory_bytes(memory, target)
-    args = differentiable(args, argnums)
+    argnums, args = numbered(args, argnums), differentiable(args, argnums)
     first, *_ = functions.values()
     _refuse_types(by_argnums(args, argnums), _result(first, args))
     ways, refused = [], []
@@ -247,21 +256,21 @@ def _chosen(
 def _of_a_way(
     way: _Way, args: Sequence[Any], argnums: Argnums, target: Target, budget: int | None
 ) -> Iterator[Chunked]:
-    """Jacobians: all at once, then halves until one fits, then between that and the last that did not."""
+    """Jacobians: in one pass, then in twice as many until one fits, then between that and the last that did not."""
     seeds = max(seeds_of(way.f, args, argnums)[way.mode], 1)
-    low, high = 0, 2 * seeds  # what fits, what does not
-    while high - low > max(1, low // CLOSE) and low < seeds:
-        chunk = (low + high) // 2
+    few, many, passes = 0, seeds + 1, 1  # passes that are too few, that will do
+    while many - few > max(1, few // CLOSE) and passes <= seeds:
+        chunk = -(-seeds // passes)
         run = chunked_jacobian(way.f, argnums, way.mode, chunk)
-        try:
+        fits = False
+        with suppress(CompilerFailed):
             plan = planned(traced(run, *args), target, budget)
-        except CompilerFailed:
-            high = chunk
-            continue
-        said = "" if chunk == seeds else f", chunk={chunk}"
-        code = f"adcost.chunked_jacobian({way.code}, {argnums}, {way.mode!r}{said})"
-        yield Chunked(jitted(run), plan, way.mode, chunk, seeds, code)
-        low, high = (low, chunk) if plan.fits is False else (chunk, high)
+            said = "" if chunk == seeds else f", chunk={chunk}"
+            code = f"adcost.chunked_jacobian({way.code}, {argnums}, {way.mode!r}{said})"
+            yield Chunked(jitted(run), plan, way.mode, chunk, seeds, code)
+            fits = plan.fits is not False
+        few, many = (few, passes) if fits else (passes, many)
+        passes = min(2 * passes, seeds) if many > seeds and few < seeds else (few + many) // 2
 
 
 def _refuse_types(x: Any, result: Any) -> None:

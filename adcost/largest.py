@@ -11,9 +11,9 @@ from adcost.arguments import Argnums, gradient
 from adcost.candidates import PLAIN, Candidate, Loss, candidates, features
 from adcost.display import Progress, html_table, text_table, tracking
 from adcost.plan import Plan, counted_of, in_words, memory_bytes, planned, traced
-from adcost.rulers.fit import fitting
+from adcost.rulers.fit import fitting, total_or_too_much
 from adcost.targets import Target, named
-from adcost.targets.elsewhere import CompilerFailed
+from adcost.targets.elsewhere import at_once
 
 Sized = Callable[[int], tuple[Any, ...]]
 MOST = 2**40  # beyond which nobody asks
@@ -28,7 +28,7 @@ class Size:
     name, code
         For people; the loss in this way, to be differentiated in its place.
     n
-        The largest that fits, 0 if not even 1 does; None if that is not known, ``note`` then says why.
+        The largest that fits, 0 if not even the smallest does; None if that is not known, ``note`` then says why.
     plan
         What it takes at ``n``.
     ratio
@@ -87,8 +87,9 @@ def largest(
     args_of: Sized,
     *,
     argnums: Argnums = 0,
-    memory: int | str | None = None,
+    memory: int | float | str | None = None,
     target: str | Target = "cpu",
+    least: int = 1,
     most: int = MOST,
     progress: bool | None = None,
 ) -> Sizes:
@@ -102,19 +103,21 @@ def largest(
         ``args_of(n)`` gives its arguments at size n, best as ``jax.ShapeDtypeStruct``: a batch, a length, a resolution.
     argnums, memory, target, progress
         As those of ``advise``.
-    most
-        Beyond which nothing is tried.
+    least, most
+        The smallest size that makes sense, and that beyond which nothing is tried.
 
     Returns
     -------
     Sizes
         A row for each way. Sizes are found by asking the compiler, up to the first that does not fit and then in
-        between; where it plans less for a larger size the row says so, as another size may then fit too.
+        between; where it plans less for a larger size the row says so, as another size may then fit too. Larger sizes
+        that fit again, beyond one that does not, are not looked for.
 
     Raises
     ------
     ValueError
-        If target, memory or argnums make no sense, or the memory of the target is not known.
+        If target, memory or argnums make no sense, the memory of the target is not known, or the gradient itself cannot
+        be planned at the smallest size.
 
     References
     ----------
@@ -124,10 +127,12 @@ def largest(
     budget = memory_bytes(memory, chosen)
     if budget is None:
         raise ValueError(f"the memory of {chosen.name} is not known: say memory=")
-    with tracking("plain", progress) as said, _jax.threads() as submit:
-        of_a_way = partial(_largest, loss, args_of, argnums, chosen, budget, most, said)
+    with tracking("plain", progress) as said, at_once() as submit:
+        of_a_way = partial(_largest, loss, args_of, argnums, chosen, budget, range(least, most + 1), said)
         plain = of_a_way(PLAIN)
-        given = args_of(plain.n or 1)
+        if plain.n is None:
+            raise ValueError(f"the gradient itself could not be planned: {plain.note}")
+        given = args_of(plain.n or least)
         found = features(traced(loss, *given).closed, given, plain.plan.temp if plain.plan else 0)
         others = [submit(of_a_way, way) for way in candidates(found, chosen)]
         rows = [plain, *(one.result() for one in others)]
@@ -141,46 +146,55 @@ def _largest(
     argnums: Argnums,
     target: Target,
     budget: int,
-    most: int,
+    sizes: range,
     said: Progress,
     way: Candidate,
 ) -> Size:
     tried: dict[int, Plan] = {}
 
     def total(n: int) -> int:
-        if n not in tried:
-            said(f"{way.name}, {n}")
+        if n in tried:
+            return tried[n].total
+        said(f"{way.name}, {n}")
+        try:
             tried[n] = planned(traced(gradient(way.apply(loss), argnums), *args_of(n)), target, budget)
+        except Exception as error:
+            raise RuntimeError(f"at {n}: {_jax.first_line(error)}") from None
         return tried[n].total
 
+    least = sizes[0]
     try:
-        beyond = too_large(total, budget, most)
-        n, _ = fitting(total, budget, beyond or most, CLOSE)
-        plain = counted_of(traced(gradient(loss, argnums), *args_of(max(n, 1))))
-    except (CompilerFailed, ValueError, TypeError, NotImplementedError) as error:
-        return Size(way.name, way.code, None, None, None, _jax.first_line(error))
+        beyond = too_large(total, budget, sizes)
+        above = (beyond or sizes[-1]) - least + 1  # counted from the smallest size: 1 is that, 0 is none
+        n, _ = fitting(lambda k: total(k + least - 1), budget, above, CLOSE)
+        n = n + least - 1 if n else 0
+        plain = counted_of(traced(gradient(loss, argnums), *args_of(n or least)))
+    except Exception as error:  # whatever is wrong with one way costs that way alone
+        return Size(way.name, way.code, None, None, None, str(error).splitlines()[0])
+    at_n = tried.get(n)
     notes = [] if beyond else ["not tried beyond"]
+    notes += [f"{in_words(at_n.host)} on the host"] if at_n and at_n.host else []
     notes += [f"it takes less at {b} than at {a}: another size may fit too" for a, b in falls(tried)][:1]
-    ratio = tried[n].flops / max(plain.flops, 1) if n else None
-    return Size(way.name, way.code, n, tried.get(n), ratio, "; ".join(notes))
+    ratio = at_n.flops / max(plain.flops, 1) if at_n else None
+    return Size(way.name, way.code, n, at_n, ratio, "; ".join(notes))
 
 
 CLOSE = 1 / 64  # of the largest, the part that is taken for close
 GROWTH = 64  # times as large at most is the next size that is tried
 
 
-def too_large(total: Callable[[int], int], memory: int, most: int) -> int | None:
-    """A size that does not fit: a little beyond where the last two say, on a straight line; None up to ``most``."""
-    smaller, n = 0, 1
-    at_smaller, at_n = 0, total(1)
+def too_large(total: Callable[[int], int], memory: int, sizes: range) -> int | None:
+    """A size that does not fit, a little beyond where the last two say, on a line; None if the last one fits."""
+    smaller, n = 0, sizes[0]
+    at_smaller, at_n = 0, total_or_too_much(total, n, memory)
     while at_n <= memory:
-        if n == most:
+        if n == sizes[-1]:
             return None
         rise = (at_n - at_smaller) / (n - smaller)
         there = int(1.1 * (n + (memory - at_n) / rise)) if rise > 0 else GROWTH * n
         smaller, at_smaller = n, at_n
-        n = min(max(there, 2 * n), GROWTH * n, most)
-        at_n = total(n)
+        n = min(max(there, 2 * n), GROWTH * n, sizes[-1])
+        at_n = total_or_too_much(total, n, memory)
     return n
 
 

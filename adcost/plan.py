@@ -7,10 +7,12 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from functools import cache
+from math import inf
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from jax.extend import core
 
 from adcost import _jax
@@ -78,7 +80,9 @@ class Plan:
         return "\n".join((*lines, *self.caveats, *(f"not seen: {it}" for it in self.unseen)))
 
 
-def plan(f: Callable[..., Any], *args: Any, target: str | Target = "cpu", memory: int | str | None = None) -> Plan:
+def plan(
+    f: Callable[..., Any], *args: Any, target: str | Target = "cpu", memory: int | float | str | None = None
+) -> Plan:
     """What ``f(*args)`` takes on a target, by the target's compiler; nothing runs, and the device need not be here.
 
     Parameters
@@ -86,7 +90,8 @@ def plan(f: Callable[..., Any], *args: Any, target: str | Target = "cpu", memory
     f
         The program itself: pass ``jax.grad(loss)`` for a gradient. A compiled function keeps its donated arguments.
     *args
-        Arrays or ``jax.ShapeDtypeStruct`` in any pytrees; sizes, flags and functions stay what they are.
+        Arrays or ``jax.ShapeDtypeStruct`` in any pytrees, on one device; numbers, flags and functions of Python stay
+        what they are.
     target
         A name of ``adcost.TARGETS``, as ``"nvidia-h100"``. Whatever JAX runs on in this process: where it cannot
         compile for the target, another process does.
@@ -101,7 +106,8 @@ def plan(f: Callable[..., Any], *args: Any, target: str | Target = "cpu", memory
     Raises
     ------
     ValueError
-        If the target or the memory makes no sense, or the program calls back into Python in an order.
+        If the target or the memory makes no sense, an argument lies on several devices, or the program calls back into
+        Python in an order.
     RuntimeError
         If the target's compiler is not installed, or refuses the program.
     """
@@ -117,9 +123,19 @@ class Traced(NamedTuple):
     donated: tuple[int, ...]
 
 
-def traced(f: Callable[..., Any], *args: Any) -> Traced:
-    """``f(*args)`` as a program."""
-    if hasattr(f, "trace"):
+def traced(f: Any, *args: Any) -> Traced:
+    """``f(*args)`` as a program.
+
+    Raises
+    ------
+    ValueError
+        If an argument lies on several devices: plans are for one.
+    """
+    for leaf in jax.tree.leaves(args):
+        devices = len(getattr(getattr(leaf, "sharding", None), "device_set", ()))
+        if devices > 1:
+            raise ValueError(f"an argument lies on {devices} devices, plans are for one: give the shape of one's part")
+    if _jax.is_jitted(f):
         stage = f.trace(*args)
         infos = jax.tree.leaves(stage.args_info, is_leaf=lambda info: hasattr(info, "donated"))
         return Traced(stage.jaxpr, tuple(i for i, info in enumerate(infos) if info.donated))
@@ -169,18 +185,33 @@ def _sizes(program: Traced, target: Target) -> dict[str, int]:
     reason = target.unavailable()
     if reason is not None:
         raise RuntimeError(reason)
+    program = _as_compiled(program)
     run, shapes = core.jaxpr_as_fun(program.closed), _shapes(program.closed)
-    if compiles_here(target):
-        lowered = lower_flat(run, shapes, program.donated, target)
-        return _once((target, lowered.as_text()), lambda: _compiled_here(lowered, target))
-    called = {e.primitive.name: e for e in _jax.equations(program.closed.jaxpr) if e.primitive.name in CALLBACKS}
-    for name, eqn in called.items():
-        if _jax.ordered_effects(eqn):
-            raise ValueError(f"{_jax.line(eqn)}: {name} keeps an order, which needs {target.name} itself")
-    exported = _jax.exported(run, shapes, target.platform, [eqn.primitive for eqn in called.values()])
-    whole = bytes(exported.serialize())
+    try:
+        if compiles_here(target):
+            lowered = lower_flat(run, shapes, program.donated, target)
+            return _once((target, lowered.as_text()), lambda: _compiled_here(lowered, target))
+        called = {e.primitive.name: e for e in _jax.equations(program.closed.jaxpr) if e.primitive.name in CALLBACKS}
+        for name, eqn in called.items():
+            if _jax.ordered_effects(eqn):
+                raise ValueError(f"{_jax.line(eqn)}: {name} keeps an order, which needs {target.name} itself")
+        exported = _jax.exported(run, shapes, target.platform, [eqn.primitive for eqn in called.values()])
+        if exported.nr_devices > 1:
+            raise ValueError(f"the program runs on {exported.nr_devices} devices, plans are for one: give one's part")
+        whole = bytes(exported.serialize())
+    except (NotImplementedError, RuntimeError) as error:
+        if isinstance(error, CompilerFailed):
+            raise
+        raise CompilerFailed(_jax.first_line(error)) from None
     asked = target, exported.mlir_module(), program.donated
     return _once(asked, lambda: planned_elsewhere(whole, program.donated, target))
+
+
+def _as_compiled(program: Traced) -> Traced:
+    """Without the arguments that it does not use: a compiled program does not hold them."""
+    closed, used = _jax.without_unused_inputs(program.closed)
+    place = {old: new for new, old in enumerate(i for i, use in enumerate(used) if use)}
+    return Traced(closed, tuple(place[i] for i in program.donated if i in place))
 
 
 def _compiled_here(lowered: Any, target: Target) -> dict[str, int]:
@@ -218,7 +249,7 @@ UNITS |= {f"{letter}{tail}": 1000 ** (i + 1) for i, letter in enumerate("kmgt") 
 UNITS |= {f"{letter}ib": 1024 ** (i + 1) for i, letter in enumerate("kmgt")}
 
 
-def memory_bytes(memory: int | float | str | None, target: Target) -> int | None:
+def memory_bytes(memory: int | float | np.number | str | None, target: Target) -> int | None:
     """A memory in bytes, or as ``"16 GiB"``, ``"500 MB"``; None is that of the target, as far as it is known.
 
     Raises
@@ -228,12 +259,13 @@ def memory_bytes(memory: int | float | str | None, target: Target) -> int | None
     """
     if memory is None:
         return target.memory or (_machine() if target.platform == "cpu" else None)
-    found = re.fullmatch(r"\s*([\d.]+(?:e\d+)?)\s*([a-z]*)\s*", str(memory).lower())
+    given = f"{float(memory)!r}" if isinstance(memory, int | float | np.number) else str(memory)
+    found = re.fullmatch(r"\s*([\d.]+(?:e\+?\d+)?)\s*([a-z]*)\s*", given.lower())
     try:
         size = float(found[1]) * UNITS[found[2]] if found and not isinstance(memory, bool) else 0.0
     except (ValueError, KeyError):
         size = 0.0
-    if size < 1:
+    if not 1 <= size < inf:
         raise ValueError(f'memory={memory!r} is no memory: give bytes, or a number with a unit as "16 GiB" or "500 MB"')
     return int(size)
 
@@ -250,7 +282,7 @@ def _machine() -> int | None:
     return min(limits, default=None)
 
 
-def in_words(size: float) -> str:
+def in_words(size: int | float) -> str:
     """Bytes for people: ``"3.92 GiB"``."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if abs(size) < 1000:

@@ -227,5 +227,5 @@ def _facts(case: Case) -> Iterator[dict[str, Any]]:
     if study is None or case.method not in study.methods:
         return
     with suppress(ImportError):  # a method of a peer that is not installed here
-        for quantity, (value, unit) in study.program(case).facts.items():
+        for quantity, (value, unit) in study.program(case).facts.items() if study.for_target is None else ():
             yield {"ruler": "count", "target": ANY, "quantity": quantity, "unit": unit, "value": value, "repeats": 1}

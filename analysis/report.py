@@ -303,5 +303,5 @@ def _missing(missing: pd.DataFrame, sweeps: Sequence[str]) -> list[dict[str, Any
 
 
 def _sizes(group: pd.DataFrame, names: list[str]) -> str:
-    values = {name: sorted(set(group[name].dropna().astype(int))) for name in names}
+    values = {name: sorted({v if isinstance(v, str) else int(v) for v in group[name].dropna()}) for name in names}
     return "; ".join(f"{name} {', '.join(map(str, found))}" for name, found in values.items() if found)

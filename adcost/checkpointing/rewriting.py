@@ -15,7 +15,7 @@ from adcost.checkpointing.outputs import read_inside, stacked
 from adcost.checkpointing.pairs import in_blocks
 from adcost.checkpointing.scan import loop_of, scheduled
 from adcost.checkpointing.schedules import Schedule, blocks, grid
-from adcost.checkpointing.values import arrays, chosen, merged
+from adcost.checkpointing.values import arrays, chosen, is_array, merged
 
 Chosen = Schedule | Callable[[int], Schedule | None]
 Policy = Callable[..., Any]  # of jax.checkpoint
@@ -264,7 +264,7 @@ def rewritten(f: Callable[..., Any], args: Any, kwargs: Any, run: _jax.Run) -> A
 def of_arrays(f: Callable[..., Any], args: Any, kwargs: Any) -> tuple[Callable[..., Any], list[Any]]:
     """A call as a function of its arrays, and these; sizes, flags and functions stay in it."""
     leaves, tree = jax.tree.flatten((args, kwargs))
-    mask = [hasattr(leaf, "shape") and hasattr(leaf, "dtype") and not isinstance(leaf, np.integer) for leaf in leaves]
+    mask = [is_array(leaf) for leaf in leaves]
 
     def run(*given: Any) -> Any:
         args, kwargs = jax.tree.unflatten(tree, merged(given, leaves, mask))

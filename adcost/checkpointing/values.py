@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
@@ -68,6 +69,11 @@ def many_zeros(aval: Any, count: int) -> Any:
 def nbytes(avals: Sequence[Any]) -> int:
     """Bytes of values of these types; what holds no numbers, as a token, has none."""
     return sum(int(a.size * a.dtype.itemsize) for a in avals if hasattr(a, "dtype"))
+
+
+def is_array(leaf: Any) -> bool:
+    """Is a leaf of an argument an array, or the shape of one? NumPy's integers are sizes."""
+    return hasattr(leaf, "shape") and hasattr(leaf, "dtype") and not isinstance(leaf, np.integer)
 
 
 def is_inexact(value: Any) -> bool:

@@ -74,7 +74,7 @@ def take(subject: Subject) -> Iterator[Number]:
         return Number("count", ANY, quantity, unit, float(value), flags=flags)
 
     study, case, program = subject.study, subject.case, subject.program
-    for quantity, (value, unit) in program.facts.items():
+    for quantity, (value, unit) in program.facts.items() if study.for_target is None else ():
         yield number(quantity, unit, value)
     if program.loss is not None:
         yield number("residuals", "B", residual_bytes(program.loss, *subject.shapes))

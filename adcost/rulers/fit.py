@@ -2,8 +2,6 @@
 
 from collections.abc import Callable, Iterator
 
-import jax
-
 from adcost.rulers.subject import Subject, shapes_of
 from adcost.suite.vocabulary import Case, Number
 from adcost.targets.compiling import lower_for, planned_bytes
@@ -46,7 +44,7 @@ def fitting(
     ``at_most`` is the total at ``most``, where that is known.
     """
     low, at_low = 0, 0
-    high, at_high = most, _total_or_too_much(total, most, memory) if at_most is None else at_most
+    high, at_high = most, total_or_too_much(total, most, memory) if at_most is None else at_most
     if at_high <= memory:
         return most, at_high
     turn = 0
@@ -55,7 +53,7 @@ def fitting(
         middle = (int(line), low + (high - low) // CLOSE, (low + high) // 2)[turn % 3]
         turn += 1
         middle = min(max(middle, low + 1), high - 1)
-        needed = _total_or_too_much(total, middle, memory)
+        needed = total_or_too_much(total, middle, memory)
         if needed <= memory:
             low, at_low = middle, needed
         else:
@@ -63,11 +61,11 @@ def fitting(
     return low, at_low
 
 
-def _total_or_too_much(total: Callable[[int], int], n: int, memory: int) -> int:
+def total_or_too_much(total: Callable[[int], int], n: int, memory: int) -> int:
     """A compiler that refuses a program for want of memory has said that it does not fit."""
     try:
         return total(n)
-    except jax.errors.JaxRuntimeError as error:
+    except RuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         return 2 * memory

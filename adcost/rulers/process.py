@@ -44,7 +44,7 @@ def resident_peak(call: Callable[[], Any]) -> tuple[int, Any]:
     before = _settled()
     (SELF / "clear_refs").write_text("5")
     result = jax.block_until_ready(call())
-    return _status("VmHWM") - before, result
+    return status("VmHWM") - before, result
 
 
 class Peaks(NamedTuple):
@@ -81,17 +81,18 @@ def resident_peaks(call: Callable[[], Any], runs: int) -> tuple[Peaks, Any]:
 
 def _settled() -> int:
     """Resident bytes, once freed buffers have been returned: their number no longer falls."""
-    resident = _status("VmRSS")
+    resident = status("VmRSS")
     for _ in range(20):
         time.sleep(0.005)
-        now = _status("VmRSS")
+        now = status("VmRSS")
         if now >= resident:
             break
         resident = now
-    return _status("VmRSS")
+    return status("VmRSS")
 
 
-def _status(field: str) -> int:
+def status(field: str) -> int:
+    """Bytes of a field of ``/proc/self/status``."""
     for line in (SELF / "status").read_text().splitlines():
         if line.startswith(field + ":"):
             return int(line.split()[1]) * 1024

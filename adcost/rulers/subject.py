@@ -47,7 +47,7 @@ class Subject:
 
     @cached_property
     def program(self) -> Program:
-        return self.study.program(self.case)
+        return self.study.made(self.case, self.target)
 
     @cached_property
     def shapes(self) -> tuple[Any, ...]:

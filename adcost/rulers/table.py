@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from adcost.rulers import check, clock, compiler, count, device, estimate, fit, process
+from adcost.rulers import check, clock, compiler, count, device, estimate, fit, limited, process, told
 from adcost.rulers.subject import Subject
 from adcost.suite.vocabulary import Number
 from adcost.targets import Target
@@ -45,8 +45,10 @@ RULERS = {
     "compiler": Ruler(compiler.take, "executable"),
     "compile": Ruler(compiler.take_seconds, "executable"),
     "count": Ruler(count.take, "program"),
+    "told": Ruler(told.take, "executable"),
     "process": Ruler(process.take, "run", ("cpu",), process.ALLOCATOR, watched=True),
     "device": Ruler(device.take, "run", ("cuda",), device.ALLOCATOR, alone=True),
+    "limited": Ruler(limited.take, "run", ("cpu",), process.ALLOCATOR),
     "estimate": Ruler(estimate.take, "run"),
     "check": Ruler(check.take, "run"),
     "clock": Ruler(clock.take, "rounds"),

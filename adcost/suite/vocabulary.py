@@ -7,6 +7,7 @@ from functools import lru_cache, wraps
 from typing import Any, NamedTuple, TypeVar
 
 from adcost.checkpointing.schedules import Schedule
+from adcost.targets import Target
 
 Params = Mapping[str, int | str]
 PROFILES = ("quick", "full")
@@ -164,6 +165,8 @@ class Program:
         Picks what the reference is held against out of the result.
     says
         Takes figures from the result, for the ruler ``estimate``.
+    remark
+        What it says of itself in words, where it was made for its target.
     """
 
     run: Callable[..., Any]
@@ -173,6 +176,7 @@ class Program:
     shapes: Callable[[], tuple[Any, ...]] | None = None
     checked: Callable[[Any], Any] = lambda result: result
     says: Callable[[Any], Iterable[Figure]] | None = None
+    remark: str = ""
 
 
 @dataclass(frozen=True)
@@ -288,6 +292,8 @@ class Study:
         The profiles that leave out methods' variants.
     dtypes
         Every case is measured in each.
+    for_target
+        The program of a case on a target, where that decides what it is.
     """
 
     name: str
@@ -310,6 +316,11 @@ class Study:
     besides: Mapping[str, Mapping[str, Sequence[int]]] = field(default_factory=dict)
     unvaried: tuple[str, ...] = ()
     dtypes: tuple[str, ...] = ("float32",)
+    for_target: Callable[[Case, Target], Program] | None = None
+
+    def made(self, case: Case, target: Target) -> Program:
+        """The program of a case on a target."""
+        return self.program(case) if self.for_target is None else self.for_target(case, target)
 
     def cases(self, profile: str) -> Iterator[Case]:
         """Every case of a profile, size by size; a method is left out above its limit and where it is not asked for."""

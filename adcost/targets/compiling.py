@@ -44,7 +44,7 @@ def compile_for(f: Callable[..., Any], *args: Any, target: str | Target = "cpu")
 
 def lower_for(f: Callable[..., Any], *args: Any, target: Target) -> Any:
     """``f(*args)`` traced and lowered for a target, to be compiled."""
-    jitted: Any = f if hasattr(f, "trace") else jax.jit(f)  # one that is compiled keeps its donated arguments
+    jitted: Any = f if _jax.is_jitted(f) else jax.jit(f)  # one that is compiled keeps its donated arguments
     traced = jitted.trace(*placed(args, target))
     if not target.attached:
         called = {eqn.primitive.name for eqn in _jax.equations(traced.jaxpr.jaxpr)} & CALLBACKS

@@ -8,12 +8,15 @@ import subprocess
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+import adcost
+from adcost import _jax
 from adcost.targets import Target
 
 KILLED = "the compiler's process was killed, most likely for want of memory"
@@ -23,17 +26,37 @@ class CompilerFailed(RuntimeError):
     """A compiler gave no plan; the message is its reason, in a line."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Worker:
     process: subprocess.Popen[str]
     errors: IO[bytes]
 
     def end(self) -> None:
-        with self.process, self.errors:
-            self.process.kill()
+        self.process.kill()
+        with suppress(BrokenPipeError), self.process, self.errors:  # what was asked last may still lie in the pipe
+            pass
 
 
-_idle: dict[str, list[_Worker]] = defaultdict(list)  # by the target's name; appending and popping are atomic
+# By the target's name, and those that are at work; appending, popping and adding are atomic.
+_idle: dict[str, list[_Worker]] = defaultdict(list)
+_busy: set[_Worker] = set()
+
+
+@contextmanager
+def at_once(most: int = 4) -> Iterator[Callable[..., Future[Any]]]:
+    """A function that calls others in threads with the settings of this one.
+
+    What has not begun is dropped when this is left by an exception, as an interrupt, and busy compilers are ended.
+    """
+    pool = ThreadPoolExecutor(min(most, os.cpu_count() or 1))
+    try:
+        yield lambda f, *args: pool.submit(_jax.in_this_context(f), *args)
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for worker in [*_busy]:
+            worker.end()
+        raise
+    pool.shutdown()
 
 
 def planned_elsewhere(program: bytes, donated: Sequence[int], target: Target) -> dict[str, int]:
@@ -61,20 +84,40 @@ def environment(target: Target) -> dict[str, str]:
 
 @contextmanager
 def _worker(target: Target) -> Iterator[_Worker]:
-    """An idle worker of the target, or a new one; one that did not answer is not used again."""
-    worker = _idle[target.name].pop() if _idle[target.name] else _started(target)
+    """An idle worker of the target that lives, or a new one; one that did not answer is not used again."""
+    worker = next(filter(_lives, _popped(_idle[target.name])), None) or _started(target)
+    _busy.add(worker)
     try:
         yield worker
     except BaseException:
         worker.end()
         raise
+    finally:
+        _busy.discard(worker)
     _idle[target.name].append(worker)
+
+
+def _popped(workers: list[_Worker]) -> Iterator[_Worker]:
+    with suppress(IndexError):
+        while True:
+            yield workers.pop()
+
+
+def _lives(worker: _Worker) -> bool:
+    if worker.process.poll() is not None:
+        worker.end()
+        return False
+    return True
+
+
+# Not by -m: what lies in the folder that the user works in is not to be imported, but this very adcost is.
+_PROGRAM = "import sys; sys.path.insert(0, sys.argv.pop(1)); from adcost.targets.worker import main; main(sys.argv[1])"
 
 
 def _started(target: Target) -> _Worker:
     errors = tempfile.TemporaryFile()  # noqa: SIM115 - it is closed with its worker
     process = subprocess.Popen(
-        [sys.executable, "-m", "adcost.targets.worker", target.name],
+        [sys.executable, "-P", "-c", _PROGRAM, str(Path(adcost.__file__).parents[1]), target.name],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=errors,
@@ -93,7 +136,9 @@ def _asked(worker: _Worker, request: dict[str, Any]) -> dict[str, Any]:
         print(json.dumps(request), file=process.stdin, flush=True)
         return json.loads(process.stdout.readline())
     except (BrokenPipeError, json.JSONDecodeError):
-        code = process.wait(10)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(10)
+        code = process.poll()
         worker.errors.seek(0)
         last = worker.errors.read().decode(errors="replace").strip().splitlines()[-1:]
         said = KILLED if code == -signal.SIGKILL else f"the compiler's process ended with code {code}: {''.join(last)}"
@@ -102,6 +147,5 @@ def _asked(worker: _Worker, request: dict[str, Any]) -> dict[str, Any]:
 
 @atexit.register
 def _end_all() -> None:
-    for workers in _idle.values():
-        while workers:
-            workers.pop().end()
+    for worker in [*_busy, *(worker for workers in _idle.values() for worker in workers)]:
+        worker.end()

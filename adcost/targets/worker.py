@@ -1,4 +1,4 @@
-"""The process in which programs are compiled for a target: ``python -m adcost.targets.worker TARGET``.
+"""The process in which programs are compiled for a target.
 
 It was started with what the target needs in its environment (``adcost.targets.elsewhere``). A line of JSON on standard
 input asks for an exported program, a line of JSON on standard output says what its compiler plans, or why it does not.
@@ -7,7 +7,9 @@ input asks for an exported program, a line of JSON on standard output says what 
 import json
 import os
 import sys
+import time
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import jax
@@ -19,6 +21,8 @@ from adcost.targets.compiling import lower_flat, planned_bytes
 
 
 def main(target: str) -> None:
+    """Answer until there is nothing more to read, or whoever asked is gone."""
+    Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     replies = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # whatever else prints must not get between the replies
     jax.config.update("jax_enable_x64", True)  # the program's types are its own
@@ -30,13 +34,17 @@ def main(target: str) -> None:
         print(json.dumps(reply), file=replies)
 
 
+def _end_with(parent: int) -> None:
+    """End this process, whatever it compiles, once its parent has ended."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+
+
 def answer(target: str, program: str, donated: list[int]) -> dict[str, Any]:
     """What the compiler plans for the program in a file."""
     exported = export.deserialize(bytearray(Path(program).read_bytes()))
+    Path(program).unlink()
     shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in exported.in_avals]
     lowered = lower_flat(exported.call, shapes, donated, named(target))
     return {"planned": planned_bytes(lowered.compile(), target)}
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

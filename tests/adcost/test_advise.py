@@ -12,9 +12,11 @@ from jax.ad_checkpoint import checkpoint_name
 
 import adcost
 from adcost.advise import advise
+from adcost.arguments import numbered
 from adcost.candidates import Candidate, schedules
 from adcost.largest import largest, too_large
-from adcost.plan import plan
+from adcost.plan import plan, planned
+from adcost.targets.elsewhere import CompilerFailed
 
 N, ROWS, WIDTH = 200, 64, 32
 CARRY = ROWS * WIDTH * 4
@@ -137,6 +139,11 @@ def test_schedules_share_the_memory_of_all_loops():
     [
         (lambda: advise(lambda w, h: h, *SHAPES), "the loss must give one number"),
         (lambda: advise(loss, *SHAPES, memory="lots"), "is no memory"),
+        (lambda: advise(lambda s, x: jnp.sum(s * x), 2, jnp.ones(3)), "nothing in argnums 0 has a derivative"),
+        (lambda: advise(loss, *SHAPES, argnums=()), "argnums"),
+        (lambda: advise(loss, *SHAPES, argnums=(0, -2)), "twice"),
+        (lambda: numbered(SHAPES, "0"), "give the number of an argument"),
+        (lambda: advise(loss, *SHAPES).best.apply({1}, 2), "which is no key for a compiled program"),
         (lambda: advise(loss, *SHAPES, target="h100"), "unknown target"),
         (lambda: largest(loss, lambda n: SHAPES, target="gpu"), "memory of gpu is not known"),
     ],
@@ -173,7 +180,101 @@ def test_a_size_beyond_is_found_in_a_few_steps():
             asked.append(n)
             return 1000 + n**power
 
-        beyond = too_large(total, 10**9, 2**40)
+        beyond = too_large(total, 10**9, range(1, 2**40))
         assert total(beyond) > 10**9
         assert len(asked) < 15
-    assert too_large(lambda n: n, 100, 50) is None
+    assert too_large(lambda n: n, 100, range(1, 51)) is None
+
+
+def test_numbers_of_python_have_their_gradient():
+    def wave(params, x):
+        return (jnp.sin(params["w"] * x) * params["s"]).sum()
+
+    params, x = {"w": jnp.ones(3), "s": 2.0}, jnp.ones(3)
+    found = advise(wave, params, x).best.apply(params, x)
+    right = jax.grad(wave)(params, x)
+    jax.tree.map(np.testing.assert_allclose, found, right)
+
+
+def test_a_model_that_holds_functions_keeps_its_settings():
+    def run(model, x):
+        return jnp.sum(model["act"](x @ model["w"]) * model["scale"])
+
+    model, x = {"act": jnp.tanh, "w": jnp.ones((3, 3)), "scale": 2.0}, jnp.ones((2, 3))
+    found = advise(run, model, x).best.apply(model, x)
+    right = jax.grad(lambda w: run({**model, "w": w}, x))(model["w"])
+    np.testing.assert_allclose(found["w"], right)
+    assert found["scale"] is None
+
+
+def test_sizes_of_numpy_are_sizes():
+    def repeated(w, x, n):
+        for _ in range(n):
+            x = jnp.tanh(x @ w)
+        return x.sum()
+
+    given = jnp.ones((4, 4)), jnp.ones((4, 4)), np.int64(3)
+    found = advise(repeated, *given)
+    np.testing.assert_allclose(found.best.apply(*given), jax.grad(repeated)(*given))
+
+
+def test_loops_of_no_steps_are_no_trouble():
+    def none(w, h):
+        return jnp.sum(lax.scan(lambda h, _: (jnp.tanh(h @ w), None), h, None, length=0)[0] @ w)
+
+    assert advise(none, *SHAPES).best is not None
+
+
+def test_what_prints_is_planned_but_not_run(capfd):
+    def printing(w, h):
+        jax.debug.print("it runs")
+        return loss(w, h)
+
+    found = advise(printing, *arguments(), memory=1e9)
+    assert all(row.time is None for row in found.rows)
+    assert "it runs" not in capfd.readouterr().out
+
+
+def refusing(memory):
+    """A compiler that does not plan what is too large, as those of TPUs do not."""
+
+    def run(program, target, budget):
+        found = planned(program, target, budget)
+        if found.total > memory:
+            raise CompilerFailed("JaxRuntimeError: RESOURCE_EXHAUSTED: it is too large")
+        return found
+
+    return run
+
+
+def test_what_a_compiler_refuses_for_want_of_memory_does_not_fit(monkeypatch):
+    memory = 60 * CARRY
+    monkeypatch.setattr(sys.modules["adcost.advise"], "planned", refusing(memory))
+    found = advise(loss, *SHAPES, memory=memory)
+    (plain,) = (row for row in found.rows if row.name == "plain")
+    assert (plain.plan, plain.fits) == (None, False)
+    assert "RESOURCE_EXHAUSTED" in plain.note
+    assert 0.6 * memory < found.best.plan.total <= memory
+    monkeypatch.setattr(sys.modules["adcost.largest"], "planned", refusing(memory))
+    sizes = {row.name: row.n for row in largest(loss, of_batch, memory=memory).rows}
+    assert 0 < sizes["plain"] < sizes["two passes"]
+
+
+def test_a_size_that_fails_is_said():
+    def small(w, h):
+        assert h.shape[0] < 50, "too many rows"
+        return loss(w, h)
+
+    with pytest.raises(ValueError, match=r"could not be planned: at .*AssertionError: too many rows"):
+        largest(small, of_batch, memory=1e9)
+    found = largest(small, of_batch, memory=1e9, most=49)
+    assert found.best.n == 49
+    assert "not tried beyond" in found.best.note
+
+
+def test_sizes_begin_where_they_make_sense():
+    def even(w, h):
+        return loss(w, h.reshape(2, -1, WIDTH)[0])
+
+    found = largest(even, lambda n: of_batch(2 * n), memory=2**20, least=4)
+    assert found.best.n > 4

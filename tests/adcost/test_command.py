@@ -25,6 +25,12 @@ def few():
 def no_tuple():
     return 3
 
+def sized(n):
+    return (jnp.ones(n),)
+
+def pairs(w, h):
+    return w @ h.T
+
 def broken(w, h):
     return w @ h @ "text"
 """
@@ -70,7 +76,10 @@ def test_largest(file, capsys):
         ("{file}:loss --example no_tuple", "must give a tuple of arguments, it gave int"),
         ("{file}:loss --target h100", "unknown target 'h100'"),
         ("{file}:loss --memory lots", "is no memory"),
-        ("{file}:broken", "mine.py:21: TypeError: "),
+        ("{file}:broken", "mine.py:27: TypeError: "),
+        ("{file}:pairs --grad", "scalar"),
+        ("{file}:loss --example few", "missing 1 required positional argument"),
+        ("{file}:loss --example sized", "missing 1 required positional argument"),
         ("{file}:loss --grad --argnums 5", "argnums 5 ask for an argument that is not there"),
         ("{file}:loss --grad --argnums x", "give numbers separated by commas"),
     ],

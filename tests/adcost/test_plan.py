@@ -1,6 +1,9 @@
 """``plan``: the same bytes in this process and in another one, what it refuses, what it cannot see."""
 
+import contextvars
+import time
 from functools import partial
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +16,7 @@ from jax import lax
 import adcost
 from adcost import TARGETS, _jax
 from adcost.plan import Plan, in_words, memory_bytes, planned, traced
+from adcost.targets import elsewhere
 from adcost.targets.compiling import compile_for, lower_for, planned_bytes
 from adcost.targets.elsewhere import CompilerFailed, planned_elsewhere
 
@@ -159,7 +163,7 @@ def test_memory_is_read_in_bytes(memory, size):
 
 
 @pytest.mark.parametrize(
-    "memory", ["lots", "", "-3", "0", 0, -1, "nan", "inf", True, "16 GiBs", "1.2.3 GB", float("nan")]
+    "memory", ["1e400 GiB", "lots", "", "-3", "0", 0, -1, "nan", "inf", True, "16 GiBs", "1.2.3 GB", float("nan")]
 )
 def test_nonsense_is_no_memory(memory):
     with pytest.raises(ValueError, match=r"is no memory: give bytes, or a number with a unit") as found:
@@ -191,3 +195,81 @@ def test_a_program_that_a_compiler_refuses_says_why(tmp_path):
         planned_elsewhere(b"no program", (), TARGETS["cpu"])
     assert "\n" not in str(found.value)
     assert lower_for  # the direct way, for comparison
+
+
+@needs_gpu_compiler
+def test_arguments_that_are_not_used_are_nowhere_held():
+    w, x = jax.ShapeDtypeStruct((1024, 1024), "float32"), jax.ShapeDtypeStruct((1024, 64), "float32")
+
+    def f(w, x):
+        return (w @ x).sum()
+
+    for target in ("cpu", "nvidia-h100"):
+        assert adcost.plan(jax.grad(f), w, x, target=target).arguments == 4 * 1024 * 64
+    last = partial(jax.jit, donate_argnums=(0, 1))(lambda unused, x: x + 1)
+    found = adcost.plan(last, w, x, target="nvidia-h100")
+    assert (found.arguments, found.alias) == (4 * 1024 * 64, 4 * 1024 * 64)
+
+
+@needs_gpu_compiler
+def test_a_compiler_that_was_killed_while_idle_is_replaced():
+    x = jax.ShapeDtypeStruct((64, 64), "float32")
+    adcost.plan(lambda x: x @ x, x, target="nvidia-h100")
+    for worker in elsewhere._idle["nvidia-h100"]:
+        worker.process.kill()
+        worker.process.wait()
+    assert adcost.plan(lambda x: x @ x + 1, x, target="nvidia-h100").fits
+
+
+def test_an_interrupt_drops_what_has_not_begun():
+    begun = []
+
+    def slow(i):
+        begun.append(i)
+        time.sleep(0.2)
+
+    def interrupted():
+        with elsewhere.at_once() as submit:
+            for i in range(100):
+                submit(slow, i)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    time.sleep(0.5)
+    assert len(begun) < 10
+
+
+def test_threads_have_the_settings_of_their_caller():
+    asked = contextvars.ContextVar("asked")
+    asked.set(7)
+    with jax.enable_x64(False), jax.default_matmul_precision("highest"), elsewhere.at_once() as submit:
+        found = submit(lambda: (asked.get(), jax.config.jax_default_matmul_precision, jnp.zeros(1, float).dtype))
+        assert found.result() == (7, "highest", jnp.float32)
+    assert jnp.zeros(1, float).dtype == jnp.float64
+
+
+def test_arguments_on_several_devices_are_refused():
+    class Sharded:
+        shape, dtype, sharding = (4,), np.dtype("float32"), SimpleNamespace(device_set={1, 2, 3, 4})
+
+    with pytest.raises(ValueError, match="lies on 4 devices, plans are for one"):
+        adcost.plan(jnp.sin, Sharded())
+
+
+def test_a_method_called_trace_makes_no_compiled_function():
+    class Operator:
+        def __call__(self, x):
+            return 2 * x
+
+        def trace(self):
+            return 4.0
+
+    assert adcost.plan(Operator(), jax.ShapeDtypeStruct((10,), "float32")).arguments == 40
+
+
+@needs_gpu_compiler
+def test_what_a_device_has_no_rule_for_is_said():
+    with pytest.raises(CompilerFailed) as found:
+        adcost.plan(jax.scipy.linalg.schur, jax.ShapeDtypeStruct((4, 4), "float32"), target="nvidia-h100")
+    assert "\n" not in str(found.value)

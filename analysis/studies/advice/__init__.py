@@ -1,0 +1,1 @@
+"""The study ``advice``: its claims and figures."""
