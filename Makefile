@@ -22,7 +22,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 
 $(VENV)/report: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(INSTALL) -e '.[report,peers]'
+	$(INSTALL) -e '.[report,peers,programs]'
 	touch $@
 
 # The compilers of devices that are not there, and CUDA, are large: each is installed when a target first asks for it.
@@ -34,7 +34,7 @@ $(VENV)/extra-%: $(VENV)/report
 	@if $(INSTALL) -e '.[$*]'; then touch $@; else echo "$*: could not be installed; its targets will be not measured"; fi
 
 $(VENV)/test: $(VENV)/report $(VENV)/extra-targets-gpu
-	$(INSTALL) -e '.[dev,peers,programs]'
+	$(INSTALL) -e '.[dev]'
 	touch $@
 
 # A case that fails costs only itself (pytest's exit status 1): what was measured is reported all the same.

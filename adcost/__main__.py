@@ -2,13 +2,16 @@
 
 import argparse
 import json
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from adcost.targets import not_installed
+import jax
+
+from adcost.targets import named, not_installed
 
 Options = argparse.Namespace
 Command = Callable[[Options], Iterator[str]]
@@ -19,6 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     command: Command = options.run
     try:
+        _run_where_it_is_asked(getattr(options, "target", "cpu"))
         for line in command(options):
             print(line)
     except KeyboardInterrupt:
@@ -32,6 +36,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"adcost: {where}{type(error).__name__ + ': ' if where else ''}{said[0]}", file=sys.stderr)
         return 2
     return 0
+
+
+def _run_where_it_is_asked(name: str) -> None:
+    """JAX runs on the target if it is a device, otherwise on the CPU, unless the user said where."""
+    target = named(name)
+    if "JAX_PLATFORMS" not in os.environ:
+        jax.config.update("jax_platforms", target.environment["JAX_PLATFORMS"] if target.attached else "cpu")
+    try:
+        jax.devices()
+    except Exception as error:  # a plugin that fails raises what it likes
+        raise RuntimeError(f"JAX finds no device for {name} here: {type(error).__name__}") from error
 
 
 def _in_the_file(error: Exception, function: str) -> str:

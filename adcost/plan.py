@@ -204,7 +204,12 @@ def _sizes(program: Traced, target: Target) -> dict[str, int]:
             raise
         raise CompilerFailed(_jax.first_line(error)) from None
     asked = target, exported.mlir_module(), program.donated
-    return _once(asked, lambda: planned_elsewhere(whole, program.donated, target))
+    try:
+        return _once(asked, lambda: planned_elsewhere(whole, program.donated, target))
+    except CompilerFailed as error:
+        if not target.attached:
+            raise
+        raise CompilerFailed(f"JAX does not run on {target.name} here, nor in another process: {error}") from None
 
 
 def _as_compiled(program: Traced) -> Traced:

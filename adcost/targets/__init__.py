@@ -64,7 +64,13 @@ CUDA_COMPILER = {
     "CUDA_VISIBLE_DEVICES": "-1",
     "XLA_FLAGS": "--xla_gpu_autotune_level=0",
 }
-TPU_COMPILER = {**CPU, "TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost"}
+# A compiler needs no TPU for itself, so that several processes may have one.
+TPU_COMPILER = {
+    **CPU,
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+}
 
 CUDA_PLUGIN, TPU_PLUGIN = "jax_plugins.xla_cuda12", "libtpu"
 GPU = Target("gpu", True, {"JAX_PLATFORMS": "cuda", **FULL_PRECISION}, platform="cuda", extra=("cuda", CUDA_PLUGIN))
