@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-import adcost
 from adcost import _jax
 from adcost.targets import Target
 
@@ -117,7 +116,7 @@ _PROGRAM = "import sys; sys.path.insert(0, sys.argv.pop(1)); from adcost.targets
 def _started(target: Target) -> _Worker:
     errors = tempfile.TemporaryFile()  # noqa: SIM115 - it is closed with its worker
     process = subprocess.Popen(
-        [sys.executable, "-P", "-c", _PROGRAM, str(Path(adcost.__file__).parents[1]), target.name],
+        [sys.executable, "-P", "-c", _PROGRAM, str(Path(__file__).parents[2]), target.name],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=errors,

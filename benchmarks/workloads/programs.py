@@ -270,7 +270,7 @@ PROGRAMS = {
     "vorticity": Program(vorticity, ("exponax",), 144),
     "burgers": Program(burgers, ("exponax",), 144),
     "kuramoto": Program(kuramoto, ("exponax",), 1024),
-    "oscillator": Program(oscillator, ("diffrax",), 256, "theirs"),
+    "oscillator": Program(oscillator, ("diffrax",), 4096, "theirs"),
     "adaptive": Program(adaptive, ("diffrax", "equinox"), 64, "theirs", tolerance=1e-2),
     "lstm": Program(lstm, ("flax",), 256, "theirs"),
     "gru": Program(gru, ("equinox",), 144),

@@ -64,7 +64,7 @@ def test_every_method_that_a_claim_follows_has_the_eight_depths_that_an_exponent
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: select("nonsense", "quick"), "unknown study 'nonsense'; choose from: backprop"),
+        (lambda: select("nonsense", "quick"), "unknown study 'nonsense'; choose from: advice, backprop"),
         (lambda: select("all", "slow"), "unknown profile 'slow'; choose one of: quick, full"),
         (lambda: parse_targets("cpu,abacus"), "unknown target 'abacus'; choose from: cpu"),
     ],
