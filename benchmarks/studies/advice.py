@@ -75,30 +75,31 @@ def _own_loop(case: Case) -> bool:
 
 
 def _method(label: str, way: Way = as_it_is, **traits: Any) -> Method:
-    return Method(way, label=label, extra=("programs", "exponax"), **traits)
+    return Method(way, label=label, extra=("programs", "exponax"), **traits)  # with whose extra the others come
 
 
-def _candidate(name: str, label: str, where: Callable[[Case], bool] = lambda case: True) -> Method:
-    return _method(label, candidate(name), form="candidate", where=where)
+def _candidate(name: str, label: str, **traits: Any) -> Method:
+    return _method(label, candidate(name), form="candidate", **traits)
 
 
 ADVISED = {f"advised_{share}": share for share in SHARES}
+FEW = ("advised_50", "advised_10")  # those of the quick profile
 METHODS = {
-    "plain": _method("plain backprop"),
-    "keep_nothing": _candidate("keep nothing", "jax.checkpoint by hand, nothing kept"),
+    "plain": _method("plain backprop", followed=True),
+    "keep_nothing": _candidate("keep nothing", "jax.checkpoint by hand, nothing kept", followed=True),
     "keep_products": _candidate("keep products", "jax.checkpoint by hand, dots_saveable"),
     "keep_weighted": _candidate("keep products without batch", "jax.checkpoint by hand, dots_with_no_batch_dims"),
-    "two_passes": _candidate("two passes", "adcost.checkpointed", _with_loops),
-    "sqrt": _candidate("sqrt", "adcost.checkpointed by adcost.sqrt", _with_loops),
-    "in_parts": _candidate("in parts", "adcost.in_parts", _unrolled),
-    "four_parts": _candidate("4 parts", "adcost.in_parts, four", _unrolled),
+    "two_passes": _candidate("two passes", "adcost.checkpointed", where=_with_loops, followed=True),
+    "sqrt": _candidate("sqrt", "adcost.checkpointed by adcost.sqrt", where=_with_loops),
+    "in_parts": _candidate("in parts", "adcost.in_parts", where=_unrolled),
+    "four_parts": _candidate("4 parts", "adcost.in_parts, four", where=_unrolled),
     "nested": _method("nested scans under jax.checkpoint (jax #2139)", peer(nested_loop), where=_own_loop),
-    "equinox": _method("Equinox's checkpointed loop", peer(equinox_loop), where=_own_loop),
+    "equinox": _method("Equinox's checkpointed loop", peer(equinox_loop), where=_own_loop, followed=True),
     **{
-        name: _method(f"as advised within {share}% of plain's temporary memory", form="advised")
+        name: _method(f"as advised within {share}% of plain's temporary memory", form="advised", followed=name in FEW)
         for name, share in ADVISED.items()
     },
-    "forward": _method("the loss alone", differentiates=False),
+    "forward": _method("the loss alone", differentiates=False, followed=True),
 }
 
 
@@ -185,4 +186,5 @@ STUDY = Study(
     baselines=("plain", "forward"),
     together=("program", "steps"),
     in_turn=("program", "steps"),
+    besides={"quick": {"steps": ()}},
 )
