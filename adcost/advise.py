@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from math import inf
+from textwrap import shorten
 from typing import Any
 
 import jax
@@ -31,6 +32,7 @@ from adcost.targets.elsewhere import CompilerFailed, at_once
 ENOUGH = 0.9  # of the memory: a schedule that takes so much is not worth another compilation
 TRIES = 8  # compilations at most to find it
 WORTH = 0.01  # of plain's temporary memory: a loop that keeps less stays as it is
+SHOWN = 120  # characters of a note in a table
 FINALISTS = 3  # that are timed
 DEAR = 2.0  # times the least work: what costs more is not timed
 ROUNDS, SECONDS = 15, 20.0  # of the clock, at most
@@ -117,7 +119,7 @@ class Advice:
             memory = "" if row.plan is None else in_words(row.plan.total)
             work = "" if row.ratio is None else f"{row.ratio:.2f}"
             time = "" if row.time is None else f"{row.time.value:.2f} [{row.time.low:.2f}, {row.time.high:.2f}]"
-            yield mark, row.name, memory, fits, work, time, row.note
+            yield mark, row.name, memory, fits, work, time, shorten(row.note, SHOWN)
 
     def _code(self) -> Sequence[str]:
         if self.best is None:
@@ -176,7 +178,7 @@ def advise(
         In bytes or as ``"16 GiB"``; by default the memory of the target.
     target
         A name of ``adcost.TARGETS``. Where JAX runs on it in this process and the arguments are arrays, those that come
-        into question are run and timed, unless the program calls back into Python. Shapes are not.
+        into question are run and timed, unless the program prints or writes. Shapes are not.
     progress
         Show what is being compiled; by default in a terminal and in a notebook.
 
@@ -334,7 +336,8 @@ def fastest(times: Mapping[str, Interval]) -> str:
 
 def _calls_back(program: Traced) -> bool:
     """Would running it print, or do something else besides giving its result?"""
-    return any(eqn.primitive.name in CALLBACKS for eqn in _jax.equations(program.closed.jaxpr))
+    names = {eqn.primitive.name for eqn in _jax.equations(program.closed.jaxpr)}
+    return bool(names & (CALLBACKS - {"pure_callback"}))
 
 
 def _can_be_timed(target: Target, args: Sequence[Any], rows: Sequence[Row]) -> bool:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
+from textwrap import shorten
 from typing import Any
 
 from adcost import _jax
@@ -17,6 +18,7 @@ from adcost.targets.elsewhere import at_once
 
 Sized = Callable[[int], tuple[Any, ...]]
 MOST = 2**40  # beyond which nobody asks
+SHOWN = 120  # characters of a note in a table
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +73,7 @@ class Sizes:
         for row in self.rows:
             size = "?" if row.n is None else str(row.n)
             memory = "" if row.plan is None else in_words(row.plan.total)
-            yield row.name, size, memory, "" if row.ratio is None else f"{row.ratio:.2f}", row.note
+            yield row.name, size, memory, "" if row.ratio is None else f"{row.ratio:.2f}", shorten(row.note, SHOWN)
 
     def json(self) -> dict[str, Any]:
         """All of it, for a program to read."""

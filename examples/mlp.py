@@ -1,6 +1,6 @@
 """A deep perceptron of Equinox, all layers written out: a program without loops.
 
-adcost advise examples/mlp.py:loss --target nvidia-h100 --memory "100 MiB"
+adcost advise examples/mlp.py:loss --target nvidia-h100 --memory "200 MiB"
 """
 
 import equinox as eqx

@@ -1,6 +1,6 @@
 """A recurrent network of Flax, an LSTM, over long sequences.
 
-adcost advise examples/recurrent.py:loss --memory "256 MiB"
+adcost advise examples/recurrent.py:loss --memory "600 MiB"
 adcost largest examples/recurrent.py:loss --memory "1 GiB"
 """
 
