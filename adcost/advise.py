@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from math import inf
-from textwrap import shorten
 from typing import Any
 
 import jax
@@ -21,7 +20,7 @@ from adcost.candidates import (
     scheduled_candidate,
     schedules,
 )
-from adcost.display import Progress, frontier, html_table, text_table, tracking
+from adcost.display import Progress, frontier, html_table, noted, text_table, tracking
 from adcost.plan import Plan, Traced, counted_of, in_words, memory_bytes, planned, traced
 from adcost.rulers.fit import fitting
 from adcost.suite.vocabulary import Interval
@@ -32,7 +31,6 @@ from adcost.targets.elsewhere import CompilerFailed, at_once
 ENOUGH = 0.9  # of the memory: a schedule that takes so much is not worth another compilation
 TRIES = 8  # compilations at most to find it
 WORTH = 0.01  # of plain's temporary memory: a loop that keeps less stays as it is
-SHOWN = 120  # characters of a note in a table
 FINALISTS = 3  # that are timed
 DEAR = 2.0  # times the least work: what costs more is not timed
 ROUNDS, SECONDS = 15, 20.0  # of the clock, at most
@@ -119,7 +117,7 @@ class Advice:
             memory = "" if row.plan is None else in_words(row.plan.total)
             work = "" if row.ratio is None else f"{row.ratio:.2f}"
             time = "" if row.time is None else f"{row.time.value:.2f} [{row.time.low:.2f}, {row.time.high:.2f}]"
-            yield mark, row.name, memory, fits, work, time, shorten(row.note, SHOWN)
+            yield mark, row.name, memory, fits, work, time, noted(row.note)
 
     def _code(self) -> Sequence[str]:
         if self.best is None:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from html import escape
 from io import StringIO
+from textwrap import shorten
 from typing import Any
 
 from rich import box
@@ -14,6 +15,7 @@ from rich.table import Table
 
 Progress = Callable[[str], None]
 WIDTH = 160  # columns of a table that is not for a terminal
+NOTE = 120  # characters
 
 
 def text_table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]], below: Sequence[str] = ()) -> str:
@@ -31,6 +33,11 @@ def text_table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]],
 def _width() -> int:
     console = Console()
     return console.width if console.is_terminal else WIDTH
+
+
+def noted(text: str) -> str:
+    """A note as short as a table can have it."""
+    return shorten(text, NOTE)
 
 
 def html_table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]], below: Sequence[str] = ()) -> str:

@@ -4,13 +4,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from textwrap import shorten
 from typing import Any
 
 from adcost import _jax
 from adcost.arguments import Argnums, gradient
 from adcost.candidates import PLAIN, Candidate, Loss, candidates, features
-from adcost.display import Progress, html_table, text_table, tracking
+from adcost.display import Progress, html_table, noted, text_table, tracking
 from adcost.plan import Plan, counted_of, in_words, memory_bytes, planned, traced
 from adcost.rulers.fit import fitting, total_or_too_much
 from adcost.targets import Target, named
@@ -18,7 +17,6 @@ from adcost.targets.elsewhere import at_once
 
 Sized = Callable[[int], tuple[Any, ...]]
 MOST = 2**40  # beyond which nobody asks
-SHOWN = 120  # characters of a note in a table
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +71,7 @@ class Sizes:
         for row in self.rows:
             size = "?" if row.n is None else str(row.n)
             memory = "" if row.plan is None else in_words(row.plan.total)
-            yield row.name, size, memory, "" if row.ratio is None else f"{row.ratio:.2f}", shorten(row.note, SHOWN)
+            yield row.name, size, memory, "" if row.ratio is None else f"{row.ratio:.2f}", noted(row.note)
 
     def json(self) -> dict[str, Any]:
         """All of it, for a program to read."""

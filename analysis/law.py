@@ -39,6 +39,8 @@ class Row:
 
 def rows(view: View, plain: str, fixed_by: str, evaluations: Mapping[str, "pd.Series[float]"], least: int) -> list[Row]:
     """The law held against every method for which evaluations are given, at each size from ``least`` on."""
+    if fixed_by not in evaluations:
+        return []
     forward = view.series(plain, "clock", "time / forward")
     stored = {method: view.planned_bytes(method) for method in (plain, fixed_by, *evaluations)}
     times = {method: view.series(method, "clock", f"time / {plain}") for method in (fixed_by, *evaluations)}

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 
+import adcost
 from adcost import TARGETS
 from adcost.__main__ import main as adcost_main
 from adcost.suite.vocabulary import Case
@@ -17,6 +18,7 @@ from analysis.__main__ import main
 from analysis.versions import compared, in_brief
 from benchmarks import ROOT
 from benchmarks.studies import backprop
+from tests.field import modes
 
 README = (ROOT / "README.md").read_text()
 H100 = TARGETS["nvidia-h100"]
@@ -44,6 +46,19 @@ def test_a_function_is_planned_and_advised_on_as_written():
     assert names["advice"].best.plan.total <= 20 * 2**20 < names["plan"].total
     assert names["hessian"].plan.total <= 2 * 2**20
     assert names["hessian"].chunk < 300
+
+
+@pytest.mark.skipif(not OF_THE_RUN or H100.unavailable() is not None, reason="another JAX plans other bytes")
+def test_the_hessian_of_pairs_is_as_written():
+    (said,) = re.findall(r"in one go \((\d+) MiB\), on an H100 within 2 GiB (\d+) columns .*? 700 MiB (\d+)\.", README)
+    (case,) = (case for case in modes.SHAPES if case.name.startswith("sum of pair distances"))
+    with jax.enable_x64(False):
+        f, (r,) = case.make()
+        shape = jax.ShapeDtypeStruct(r.shape, "float32")
+        whole = adcost.hessian(f, shape)
+        parts = [adcost.hessian(f, shape, memory=memory, target="nvidia-h100").chunk for memory in ("2 GiB", "700 MiB")]
+    assert whole.chunk == whole.seeds
+    assert [round(whole.plan.total / 2**20), *parts] == list(map(int, said))
 
 
 @pytest.mark.skipif(not OF_THE_RUN or H100.unavailable() is not None, reason="another JAX plans other bytes")

@@ -277,8 +277,8 @@ class Study:
     evaluates
         The primitive that every evaluation of the workload's unit (a layer) runs exactly once.
     executions, executed
-        Runs a case and counts how often the unit was really evaluated. Where a program brings its own trip counts
-        (``loops``), they are held against such an execution at the sizes in ``executed``.
+        Runs a case and counts how often the unit was really evaluated. Where a schedule tells the trips of its
+        loops, they are held against such an execution at the sizes in ``executed``.
     matrix_products
         Are those of the compiled program counted too? Recomputation that the compiler removed is missing there.
     fit
