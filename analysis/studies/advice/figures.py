@@ -38,7 +38,7 @@ def frontiers(view: View, found: list[tuple[str, View, int]]) -> Drawn:
         legend(ax)
     return Drawn(
         "budgets",
-        "Within four budgets: what is advised, beside everything else",
+        "Within a budget: what is advised, beside everything else",
         "Dashed lines are budgets. Left and low is better.",
         figure,
     )
