@@ -62,18 +62,19 @@ asv: $(VENV)/test
 	$(BIN)/asv publish
 	$(BIN)/python -m analysis .asv/results -o results/versions
 
-# The run that README shows: PROFILE=full make report reference
+# The runs that README shows: PROFILE=full make report reference; of a study that is long, STUDY=advice beside it.
 reference:
-	$(RATES) || test $$? -eq 3
 	mkdir -p results/reference/figures
-	xz -9ec results/latest.json > results/reference/latest.json.xz
-	cp results/report/verdicts.json results/report/summary.md results/report/false_rates.md results/reference
+	test $(STUDY) != all || rm -f results/reference/*.json.xz
+	xz -9ec results/latest.json > results/reference/$(if $(filter all,$(STUDY)),latest,$(STUDY)).json.xz
+	$(BIN)/python -m analysis results/reference/*.json.xz -o results/report
+	$(BIN)/python -m analysis.false_rates results/reference/*.json.xz -o results/reference/false_rates.md || test $$? -eq 3
+	cp results/report/verdicts.json results/report/summary.md results/reference
 	cp $(addprefix results/report/figures/,$(FIGURES)) results/reference/figures
 	$(CHROMIUM) --headless --no-sandbox --disable-gpu --hide-scrollbars --window-size=1500,1130 \
 		--screenshot=results/reference/report.png file://$(CURDIR)/results/report/index.html
 
-# What README shows of it; the picture of the report needs a browser.
-RATES = $(BIN)/python -m analysis.false_rates results/latest.json -o results/report/false_rates.md
+# What README shows of them; the picture of the report needs a browser.
 FIGURES = $(shell sed -n 's|.*(results/reference/figures/\([a-zA-Z0-9_.-]*\)).*|\1|p' README.md)
 CHROMIUM ?= chromium
 
@@ -83,7 +84,7 @@ noise: $(VENV)/report
 
 # How often each noisy rule is wrong under the noise of the last run; fails where that is in more than 5% of cases.
 verdicts: $(VENV)/report
-	$(RATES)
+	$(BIN)/python -m analysis.false_rates results/latest.json -o results/report/false_rates.md
 
 clean:
 	rm -rf $(VENV) .venv-oldest .venv-newest .asv build results/*.json results/journals results/report

@@ -121,6 +121,7 @@ def test_linked_files_exist(path):
 
 
 REFERENCE = ROOT / "results" / "reference"
+RUNS = sorted(REFERENCE.glob("*.json.xz"))
 TABLES = [table.strip() for table in re.findall(r"(?:^\|.*\n)+", README, re.MULTILINE)]
 OF_WORDS = "| verdict | meaning |"
 
@@ -214,7 +215,7 @@ def test_the_law_with_traffic_is_quoted_as_the_committed_run_has_it():
 
 
 def test_the_rates_of_memory_are_those_of_the_committed_run():
-    numbers = frame.read([REFERENCE / "latest.json.xz"]).frame
+    numbers = frame.read(RUNS).frame
     fresh = numbers[(numbers["method"] == "fresh") & (numbers["quantity"] == "time") & (numbers["ruler"] == "clock")]
     seconds = fresh.set_index("mib")["value"]
     large, small = (mib * 2**20 / seconds[mib] / 1e9 for mib in (64, 30))
@@ -255,7 +256,7 @@ def linear_algebra_tables():
 
 
 def test_the_committed_run_gives_the_committed_verdicts():
-    verdicts = studies.verdicts(frame.read([REFERENCE / "latest.json.xz"]))
+    verdicts = studies.verdicts(frame.read(RUNS))
     committed = json.loads((REFERENCE / "verdicts.json").read_text())
     assert [v.verdict for v in verdicts] == [row["verdict"] for row in committed]
     for verdict, row in zip(verdicts, committed, strict=True):
@@ -283,7 +284,7 @@ def test_the_rates_of_false_verdicts_are_those_of_the_committed_run():
 
 
 def test_the_coverage_between_runs_is_that_of_the_committed_run(capsys):
-    assert coverage.main([str(REFERENCE / "latest.json.xz")]) == 0
+    assert coverage.main([str(path) for path in RUNS]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) > 5
     for line in lines:
@@ -291,7 +292,7 @@ def test_the_coverage_between_runs_is_that_of_the_committed_run(capsys):
 
 
 def test_the_noise_between_and_within_processes_is_that_of_the_committed_run():
-    results = frame.read([REFERENCE / "latest.json.xz"])
+    results = frame.read(RUNS)
     against, spread = noise.against_itself(results.timings), noise.spread(results.frame, results.timings)
     words = " ".join(DOCS.split())
     excluding = f"{against.excluding} exclude 1, where {against.by_chance:.0f} are expected"
