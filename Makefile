@@ -65,8 +65,9 @@ asv: $(VENV)/test
 # The runs that README shows: PROFILE=full make report reference; of a study that is long, STUDY=advice beside it.
 reference:
 	mkdir -p results/reference/figures
+	xz -9ec results/latest.json > results/running.json.xz
 	test $(STUDY) != all || rm -f results/reference/*.json.xz
-	xz -9ec results/latest.json > results/reference/$(if $(filter all,$(STUDY)),latest,$(STUDY)).json.xz
+	mv results/running.json.xz results/reference/$(if $(filter all,$(STUDY)),latest,$(STUDY)).json.xz
 	$(BIN)/python -m analysis results/reference/*.json.xz -o results/report
 	$(BIN)/python -m analysis.false_rates results/reference/*.json.xz -o results/reference/false_rates.md || test $$? -eq 3
 	cp results/report/verdicts.json results/report/summary.md results/reference
