@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from math import inf
 from typing import Any
 
 import jax
@@ -31,8 +30,7 @@ from adcost.targets.elsewhere import CompilerFailed, at_once
 ENOUGH = 0.9  # of the memory: a schedule that takes so much is not worth another compilation
 TRIES = 8  # compilations at most to find it
 WORTH = 0.01  # of plain's temporary memory: a loop that keeps less stays as it is
-FINALISTS = 3  # that are timed
-DEAR = 2.0  # times the least work: what costs more is not timed
+OMEGAS = (0.0, 0.3, 0.6)  # what it may cost to keep all that plain keeps, over plain's time: each names a finalist
 ROUNDS, SECONDS = 15, 20.0  # of the clock, at most
 LEAST_ROUNDS, PATIENCE = 7, 120.0  # fewer are not worth it; longer is not waited for
 
@@ -210,7 +208,8 @@ def advise(
         rows = _compared([plain, *others], takes)
         fits = [row for row in rows if row.fits is not False]
         best, why = (fits[0], _least_work(fits[0])) if fits else (None, _nothing_fits(rows, budget))
-        names = finalists([(row.name, row.ratio or 0.0, row.plan.total) for row in fits if row.plan is not None])
+        ways = [(row.name, row.ratio or 0.0, row.plan.total) for row in fits if row.plan is not None]
+        names = finalists(ways, takes.total)
         tried = [row for row in fits if row.name in names]
         if len(tried) > 1 and not _calls_back(program) and _can_be_timed(chosen, args, tried):
             said("the clock")
@@ -310,19 +309,13 @@ def _nothing_fits(rows: Sequence[Row], budget: int | None) -> str:
 # The clock, where the target is here.
 
 
-def finalists(ways: Sequence[tuple[str, float, int]]) -> list[str]:
-    """Of ways that fit, each with its work and its memory, least work first, at most three that may be fastest.
+def finalists(ways: Sequence[tuple[str, float, int]], plain: int) -> list[str]:
+    """Of ways that fit, each with work over plain's and its bytes, least work first, at most three: one may be fastest.
 
-    No other takes both less work and less memory.
+    By the law of time with traffic: work + omega x memory / plain's memory, for each omega the way that takes least.
     """
-    frontier: list[str] = []
-    least = inf
-    for name, work, memory in ways:
-        if memory < least and work <= DEAR * ways[0][1]:
-            frontier.append(name)
-            least = memory
-    places = {round(i * (len(frontier) - 1) / (FINALISTS - 1)) for i in range(FINALISTS)} if frontier else set()
-    return [frontier[i] for i in sorted(places)]
+    by_law = (min(ways, key=lambda way: way[1] + omega * way[2] / plain) for omega in OMEGAS) if ways else ()
+    return list(dict.fromkeys(name for name, _, _ in by_law))
 
 
 def fastest(times: Mapping[str, Interval]) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 
+from adcost.rulers import heap
 from adcost.rulers.process import RESOLUTION, status
 from adcost.rulers.subject import Subject
 from adcost.suite.vocabulary import Number
@@ -20,35 +21,44 @@ BUDGET, FITS = "budget", "fits"  # the facts of a program that say how many byte
 
 
 def take(subject: Subject) -> Iterator[Number]:
-    """1 if the program lived within its budget, 0 if it died; nothing of a program that has none or needs more."""
+    """1 if the program lived within its budget; nothing of a program that has none or needs more."""
     facts = subject.program.facts
     if subject.study.for_target is None or BUDGET not in facts or facts[FITS][0] == 0:
         return
     call = subject.call
     jax.block_until_ready(call())  # what is allocated once
     given = sum(leaf.nbytes for leaf in jax.tree.leaves(subject.program.inputs()))
-    lived = lives(call, int(facts[BUDGET][0]) - given)
-    yield Number("limited", subject.target.name, "lived", "1", float(lived))
+    yield _number(subject, lives(call, int(facts[BUDGET][0]) - given))
+
+
+def died(subject: Subject) -> Number:
+    """Of a program that took the process with it: an allocation that fails in another thread does."""
+    return _number(subject, False)
+
+
+def _number(subject: Subject, lived: bool) -> Number:
+    return Number("limited", subject.target.name, "lived", "1", float(lived))
 
 
 def lives(call: Callable[[], Any], memory: int) -> bool:
-    """Does a call get by with so many bytes beside those that the process has now?
+    """Does a call that works without a limit get by with so many bytes beside those that the process has now?
 
     Raises
     ------
     OSError
         Where there is no Linux ``/proc``.
+
+    A call may end the process instead.
     """
     before, most = resource.getrlimit(resource.RLIMIT_DATA)
-    resource.setrlimit(resource.RLIMIT_DATA, (_held() + memory + RESOLUTION, most))
-    try:
-        jax.block_until_ready(call())
-    except (MemoryError, jax.errors.JaxRuntimeError) as error:
-        if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        return False
-    finally:
-        resource.setrlimit(resource.RLIMIT_DATA, (before, most))
+    with heap.filled():
+        resource.setrlimit(resource.RLIMIT_DATA, (_held() + memory + RESOLUTION, most))
+        try:
+            jax.block_until_ready(call())
+        except (MemoryError, jax.errors.JaxRuntimeError):  # kernels give other reasons than RESOURCE_EXHAUSTED
+            return False
+        finally:
+            resource.setrlimit(resource.RLIMIT_DATA, (before, most))
     return True
 
 

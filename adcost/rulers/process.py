@@ -12,14 +12,16 @@ from typing import Any, NamedTuple
 
 import jax
 
+from adcost.rulers import heap
 from adcost.rulers.subject import Subject
 from adcost.suite.vocabulary import Number
 
 RESOLUTION = 2**20  # bytes: what this ruler cannot tell apart
-ALLOCATOR = {  # glibc's: bytes, and how many requests may be mapped (its own default)
+ALLOCATOR = {  # glibc's: bytes, how many requests may be mapped (its own default), heaps
     "MALLOC_MMAP_THRESHOLD_": "131072",
     "MALLOC_TRIM_THRESHOLD_": "131072",
     "MALLOC_MMAP_MAX_": "65536",
+    "MALLOC_ARENA_MAX": "1",
 }
 SELF = Path("/proc/self")
 
@@ -41,10 +43,11 @@ def resident_peak(call: Callable[[], Any]) -> tuple[int, Any]:
     OSError
         Where there is no Linux ``/proc``.
     """
-    before = _settled()
-    (SELF / "clear_refs").write_text("5")
-    result = jax.block_until_ready(call())
-    return status("VmHWM") - before, result
+    with heap.filled():
+        before = _settled()
+        (SELF / "clear_refs").write_text("5")
+        result = jax.block_until_ready(call())
+        return status("VmHWM") - before, result
 
 
 class Peaks(NamedTuple):

@@ -31,6 +31,8 @@ class Ruler:
         Does it need a process in which nothing has run before?
     watched
         Is the process sampled from outside meanwhile?
+    at_death
+        The number, if laying it is the death of the process; then it comes last.
     """
 
     take: Callable[[Subject], Iterable[Number]]
@@ -39,6 +41,7 @@ class Ruler:
     environment: Mapping[str, str] = field(default_factory=dict)
     alone: bool = False
     watched: bool = False
+    at_death: Callable[[Subject], Number] | None = None
 
 
 RULERS = {
@@ -48,9 +51,9 @@ RULERS = {
     "told": Ruler(told.take, "executable"),
     "process": Ruler(process.take, "run", ("cpu",), process.ALLOCATOR, watched=True),
     "device": Ruler(device.take, "run", ("cuda",), device.ALLOCATOR, alone=True),
-    "limited": Ruler(limited.take, "run", ("cpu",), process.ALLOCATOR),
     "estimate": Ruler(estimate.take, "run"),
     "check": Ruler(check.take, "run"),
+    "limited": Ruler(limited.take, "run", ("cpu",), process.ALLOCATOR, at_death=limited.died),
     "clock": Ruler(clock.take, "rounds"),
     "fit": Ruler(fit.take, "search"),
 }

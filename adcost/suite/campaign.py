@@ -17,7 +17,7 @@ from adcost.rulers.subject import Subject
 from adcost.rulers.table import CHECKING, RULERS, of_target
 from adcost.suite.effort import Effort
 from adcost.suite.journal import EXTRA, Journal, Record, Samples
-from adcost.suite.messages import AGAIN, Device, Find, Gap, Lay, Round, Time, Took
+from adcost.suite.messages import AGAIN, AtDeath, Device, Find, Gap, Lay, Round, Time, Took
 from adcost.suite.probes import Ask, ProbeDied, probes
 from adcost.suite.registry import Studies, load
 from adcost.suite.vocabulary import Case, Missing, Number, Study
@@ -289,15 +289,21 @@ def measure(
 
 
 def _answer(ask: Ask, lay: Lay, limit: float, ruler: str) -> tuple[tuple[Number, ...], tuple[Missing, ...]]:
-    """The numbers and the gaps that a probe replies with; its death is a gap of ``ruler``, or of a later one."""
+    """The numbers and the gaps that a probe replies with; its death is a gap of ``ruler``, or of a later one, unless it
+    was said what that means.
+    """
     numbers, missing = [], []
+    at_death: Number | None = None
     try:
         for reply in ask(lay, limit):
+            at_death = reply.number if isinstance(reply, AtDeath) else None
             if isinstance(reply, Took):
                 numbers.append(reply.number)
             elif isinstance(reply, Gap):
                 missing.append(reply.missing)
     except ProbeDied as death:
+        if at_death is not None:
+            return (*numbers, at_death), tuple(missing)
         missing.append(Missing("process" if numbers else ruler, lay.target, str(death)))
         if lay.save is not None:
             Path(lay.save).unlink(missing_ok=True)

@@ -53,6 +53,13 @@ class Took:
 
 
 @dataclass(frozen=True)
+class AtDeath:
+    """What is known should this process die before its next reply."""
+
+    number: Number
+
+
+@dataclass(frozen=True)
 class Gap:
     """A number could not be taken."""
 
@@ -93,8 +100,10 @@ class Done:
 
 
 Request = Lay | Time | Find
-Reply = Took | Gap | Round | Warm | Device | Watch | Done
-KINDS: dict[str, Any] = {kind.__name__: kind for kind in (Lay, Time, Find, Took, Gap, Round, Warm, Device, Watch, Done)}
+Reply = Took | AtDeath | Gap | Round | Warm | Device | Watch | Done
+KINDS: dict[str, Any] = {
+    kind.__name__: kind for kind in (Lay, Time, Find, Took, AtDeath, Gap, Round, Warm, Device, Watch, Done)
+}
 
 
 def encoded(message: Request | Reply) -> bytes:

@@ -26,6 +26,7 @@ from adcost.rulers.subject import Subject
 from adcost.rulers.table import RULERS, Ruler
 from adcost.suite.messages import (
     AGAIN,
+    AtDeath,
     Device,
     Done,
     Find,
@@ -109,6 +110,8 @@ def _laid(name: str, ruler: Ruler, subject: Subject) -> Iterator[Reply]:
     if ruler.watched:
         yield Watch(begin=True)
         sys.stdin.readline()  # the other end has begun
+    if ruler.at_death is not None:
+        yield AtDeath(ruler.at_death(subject))
     try:
         for number in ruler.take(subject):
             yield Took(number)

@@ -11,7 +11,7 @@ from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
 import adcost
-from adcost.advise import advise
+from adcost.advise import advise, finalists
 from adcost.arguments import numbered
 from adcost.candidates import Candidate, schedules
 from adcost.largest import largest, too_large
@@ -121,6 +121,13 @@ def test_arrays_on_this_machine_are_timed():
     assert len(timed) == 3
     assert all(row.time.low <= row.time.value <= row.time.high for row in timed)
     assert found.best in timed
+
+
+def test_finalists_are_the_best_whatever_it_costs_to_keep_things():
+    ways = [("products", 1.01, 80), ("weighted", 1.1, 40), ("halfway", 1.2, 39), ("nothing", 1.3, 3), ("much", 2.0, 1)]
+    assert finalists(ways, 100) == ["products", "weighted", "nothing"]
+    assert finalists(ways[:1], 100) == ["products"]
+    assert finalists([], 100) == []
 
 
 def test_schedules_share_the_memory_of_all_loops():

@@ -14,9 +14,9 @@ from adcost.suite import campaign
 from adcost.suite.campaign import Suite, clock_of, record_group
 from adcost.suite.effort import Effort
 from adcost.suite.journal import EXTRA, Journal, record_from_json
-from adcost.suite.messages import AGAIN, Find
-from adcost.suite.probes import SAMPLER
-from adcost.suite.vocabulary import Case, Missing
+from adcost.suite.messages import AGAIN, AtDeath, Find, Lay, Took
+from adcost.suite.probes import SAMPLER, ProbeDied
+from adcost.suite.vocabulary import Case, Missing, Number
 from adcost.targets import TARGETS
 
 EFFORT = Effort(
@@ -194,6 +194,22 @@ def test_without_an_attached_target_gradients_are_checked_on_the_cpu(toy, tmp_pa
     records = {case.method: found for (case, _), found in suite.journal.records.items()}
     assert {number.ruler for number in records["plain"].numbers} == {"count", "check"}
     assert not records["lying"].correct
+
+
+def test_a_death_that_was_foretold_is_a_number_and_costs_no_other():
+    peak, died = (Number(ruler, "cpu", what, "1", 0.0) for ruler, what in (("process", "peak"), ("limited", "lived")))
+
+    def dying_after(*replies):
+        def ask(*_):
+            yield from replies
+            raise ProbeDied("ended its process with code -6", "a program")
+
+        return campaign._answer(ask, Lay(Case("toy", "plain", ()), "cpu", ()), 1.0, "compiler")
+
+    assert dying_after(Took(peak), AtDeath(died)) == ((peak, died), ())
+    numbers, (gap,) = dying_after(AtDeath(died), Took(peak))
+    assert numbers == (peak,)
+    assert "code -6" in gap.reason
 
 
 def test_a_probe_that_is_done_leaves_no_pipe_open():
