@@ -10,6 +10,7 @@ import jax
 from adcost import _jax
 from adcost.arguments import Argnums, differentiable, gradient, jitted, numbered
 from adcost.candidates import (
+    NOTHING,
     PLAIN,
     WHOLE,
     Candidate,
@@ -30,7 +31,8 @@ from adcost.targets.elsewhere import CompilerFailed, at_once
 ENOUGH = 0.9  # of the memory: a schedule that takes so much is not worth another compilation
 TRIES = 8  # compilations at most to find it
 WORTH = 0.01  # of plain's temporary memory: a loop that keeps less stays as it is
-OMEGAS = (0.0, 0.3, 0.6)  # what it may cost to keep all that plain keeps, over plain's time: each names a finalist
+FINALISTS = 3  # that are timed
+OMEGA = 0.6  # the part of plain's time that what it keeps may take
 ROUNDS, SECONDS = 15, 20.0  # of the clock, at most
 LEAST_ROUNDS, PATIENCE = 7, 120.0  # fewer are not worth it; longer is not waited for
 
@@ -209,7 +211,8 @@ def advise(
         fits = [row for row in rows if row.fits is not False]
         best, why = (fits[0], _least_work(fits[0])) if fits else (None, _nothing_fits(rows, budget))
         ways = [(row.name, row.ratio or 0.0, row.plan.total) for row in fits if row.plan is not None]
-        names = finalists(ways, takes.total)
+        by_hand = next((row.name for row in fits if row.name.startswith(NOTHING)), None)
+        names = finalists(ways, takes.total, by_hand)
         tried = [row for row in fits if row.name in names]
         if len(tried) > 1 and not _calls_back(program) and _can_be_timed(chosen, args, tried):
             said("the clock")
@@ -309,13 +312,21 @@ def _nothing_fits(rows: Sequence[Row], budget: int | None) -> str:
 # The clock, where the target is here.
 
 
-def finalists(ways: Sequence[tuple[str, float, int]], plain: int) -> list[str]:
+def finalists(ways: Sequence[tuple[str, float, int]], plain: int, by_hand: str | None) -> list[str]:
     """Of ways that fit, each with work over plain's and its bytes, least work first, at most three: one may be fastest.
 
-    By the law of time with traffic: work + omega x memory / plain's memory, for each omega the way that takes least.
+    By the law of time with traffic, (1 - omega) x work + omega x memory / plain's, those that take least, and what
+    people write by hand, whose loops are simpler than those of schedules.
     """
-    by_law = (min(ways, key=lambda way: way[1] + omega * way[2] / plain) for omega in OMEGAS) if ways else ()
-    return list(dict.fromkeys(name for name, _, _ in by_law))
+
+    def least(omega: float) -> tuple[str, float, int]:
+        return min(ways, key=lambda way: (1 - omega) * way[1] + omega * way[2] / plain)
+
+    if not ways:
+        return []
+    chosen = [least(0.0), least(OMEGA), *(way for way in ways if way[0] == by_hand), least(OMEGA / 2)]
+    different = {way[1:]: way[0] for way in reversed(chosen)}  # the first of equals
+    return [different[way[1:]] for way in dict.fromkeys(chosen) if different[way[1:]] == way[0]][:FINALISTS]
 
 
 def fastest(times: Mapping[str, Interval]) -> str:

@@ -105,8 +105,9 @@ def _policy(name: str, attribute: str) -> Policy:
     return name, f"jax.checkpoint_policies.{attribute}", getattr(_policies, attribute)
 
 
+NOTHING = "keep nothing"
 POLICIES = [
-    _policy("keep nothing", "nothing_saveable"),
+    _policy(NOTHING, "nothing_saveable"),
     _policy("keep products", "dots_saveable"),
     _policy("keep products without batch", "dots_with_no_batch_dims_saveable"),
 ]

@@ -170,7 +170,14 @@ LAPACK = frozenset(
 )
 CALLED = (CALLBACKS, "what is called back in Python, what it gives, and what is moved there")
 UNSEEN = {  # by platform: which primitives take memory while they run that no plan has
-    "cpu": [(LAPACK, "the work space of LAPACK, which takes it while it runs"), CALLED],
+    "cpu": [
+        (LAPACK, "the work space of LAPACK, which takes it while it runs"),
+        (
+            frozenset(("dot_general", "conv_general_dilated")),
+            "what kernels of products and convolutions take while they run",
+        ),
+        CALLED,
+    ],
     "cuda": [
         (LAPACK, "the work space of cuSOLVER, which takes it while it runs"),
         (frozenset(("conv_general_dilated",)), "the work space of cuDNN, whose algorithms are chosen on the device"),

@@ -104,9 +104,9 @@ def _identity(case: Case) -> dict[str, Any]:
 
 
 def parameters(frame: pd.DataFrame) -> list[str]:
-    """The columns that are parameters of cases."""
+    """The columns that are parameters of cases, in an order that does not depend on what else was read."""
     others = {"id", "study", "method", "dtype", *NUMBER, *LEVELS, *GAP, *TIMING, *ORIGIN}
-    return [str(name) for name in frame if name not in others]
+    return sorted(str(name) for name in frame if name not in others)
 
 
 def _table(rows: list[dict[str, Any]], columns: list[str]) -> pd.DataFrame:

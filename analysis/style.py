@@ -81,8 +81,8 @@ def cell(values: "pd.Series[float]", n: int, form: str) -> str:
 
 
 def look(i: int) -> dict[str, Any]:
-    """Colour and marker of the i-th series."""
-    return {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
+    """Colour and marker of the i-th series; beyond the colours the markers move on."""
+    return {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[(i + 3 * (i // len(COLOURS))) % len(MARKERS)]}
 
 
 PLACES = re.compile(r' (?:d|x|y|width|height|points|transform)="[^"]*"')
@@ -108,10 +108,15 @@ def svg(figure: Figure) -> str:
     return " ".join(text[text.index("<svg") :].split())
 
 
-def panels(count: int, height: float = 4.2) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(5.4 * count, height), layout="constrained")
-    axes = figure.subplots(1, count, squeeze=False)
-    return figure, list(axes[0])
+def panels(count: int, height: float = 4.2, across: int | None = None) -> tuple[Figure, list[Axes]]:
+    """So many panels in a row, or in rows of at most ``across``."""
+    columns = min(count, across or count)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(5.4 * columns, height * rows), layout="constrained")
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for unused in axes[count:]:
+        unused.remove()
+    return figure, axes[:count]
 
 
 def logs(ax: Axes, x: str, y: str, title: str = "") -> None:

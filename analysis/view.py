@@ -178,6 +178,9 @@ class View:
         chosen = self.frame.iloc[self._quantities.get(asked, [])]
         if asked[1] == "count":  # a bound is no number
             chosen = chosen.loc[[not _is_bound(flags) for flags in chosen["flags"]]]
+        return self._last_of_a_size(chosen)
+
+    def _last_of_a_size(self, chosen: pd.DataFrame) -> pd.DataFrame:
         if self.sweep not in chosen:  # no result has this parameter
             chosen = chosen.assign(**{self.sweep: np.nan})
         rows = chosen.dropna(subset=[self.sweep]).drop_duplicates(self.sweep, keep="last").sort_values(self.sweep)
@@ -185,6 +188,11 @@ class View:
 
     def series(self, method: str, ruler: str, quantity: str) -> "pd.Series[float]":
         return self.rows(method, ruler, quantity)["value"]
+
+    def bounds(self, method: str, quantity: str) -> "pd.Series[float]":
+        """A count by size, also where it is but a bound."""
+        rows = self.frame.iloc[self._quantities.get((method, "count", quantity, ""), [])]
+        return self.noted(self._last_of_a_size(rows))["value"]
 
     def indexed(self, method: str, ruler: str, quantity: str, index: str, **fixed: int) -> "pd.Series[float]":
         """A quantity by its index, as the error by ``probes``, other indices fixed (the last source wins)."""

@@ -124,10 +124,16 @@ def test_arrays_on_this_machine_are_timed():
 
 
 def test_finalists_are_the_best_whatever_it_costs_to_keep_things():
-    ways = [("products", 1.01, 80), ("weighted", 1.1, 40), ("halfway", 1.2, 39), ("nothing", 1.3, 3), ("much", 2.0, 1)]
-    assert finalists(ways, 100) == ["products", "weighted", "nothing"]
-    assert finalists(ways[:1], 100) == ["products"]
-    assert finalists([], 100) == []
+    ways = [("products", 1.01, 80), ("weighted", 1.1, 40), ("twice", 1.3, 3), ("nothing", 1.31, 4), ("much", 2.0, 1)]
+    assert finalists(ways, 100, "nothing") == ["products", "twice", "nothing"]
+    assert finalists(ways, 100, None) == ["products", "twice", "weighted"]
+    assert finalists(ways[:1], 100, "nothing") == ["products"]
+    assert finalists([], 100, None) == []
+
+
+def test_of_finalists_that_are_one_program_the_first_is_timed():
+    ways = [("plain", 1.0, 100), ("nothing", 1.0, 100), ("parts", 1.2, 20)]
+    assert finalists(ways, 100, "nothing") == ["plain", "parts"]
 
 
 def test_schedules_share_the_memory_of_all_loops():

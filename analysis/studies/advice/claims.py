@@ -29,6 +29,7 @@ MERGED = Cause(
     "In programs without loops the compiler merges what is written twice: less is done than was counted.",
     "below",
 )
+SCRATCH = Cause("likely", "Kernels of large products and of convolutions take memory that no plan has.", "above")
 TRAFFIC = Cause("likely", "What is kept is written and read again, which no flop counts.")
 
 
@@ -60,7 +61,7 @@ class Cell:
         advised = [f"advised_{share}" for share in SHARES if share != self.share]
         found = {}
         for method in (*FIXED, *PEERS, *advised):
-            total, work = total_bytes(self.line, method, self.n), work_of(self.line, method, self.n)
+            total, work = total_bytes(self.line, method, self.n), work_as_advised(self.line, method, self.n)
             if total is not None and work is not None and total <= self.budget:
                 found[method] = work, total
         return found
@@ -97,6 +98,12 @@ def work_of(line: View, method: str, n: int) -> float | None:
     return None if mine is None or not plain else mine / plain
 
 
+def work_as_advised(line: View, method: str, n: int) -> float | None:
+    """Flops over those of plain backprop as ``advise`` has them: two bounds are compared as if they were numbers."""
+    mine, plain = (at(line.bounds(name, "flops"), n) for name in (method, "plain"))
+    return None if mine is None or not plain else mine / plain
+
+
 def plan_is_the_peak(view: View) -> Iterator[Test]:
     """Of each program the method whose peak is farthest from its plan."""
     if not view.attached:
@@ -116,7 +123,7 @@ def plan_is_the_peak(view: View) -> Iterator[Test]:
             band = at_most(AGREE, "what a run touches besides, and pages")
             test = Test(worst, view.peak_ruler, "largest distance of the peak from the plan, relative", band, at=name)
             why = f"Of {len(found)} methods that plan {LARGE / 2**20:.0f} MiB or more, without arguments."
-            yield replace(test, found=found[worst], why=why, linear=True)
+            yield replace(test, found=found[worst], why=why, linear=True, cause=SCRATCH)
 
 
 def advice_fits(view: View) -> Iterator[Test]:
@@ -152,11 +159,14 @@ def advice_is_best(view: View) -> Iterator[Test]:
 
 
 def _with_the_clock(cell: Cell) -> str:
-    """What ``advise`` chooses where it times the finalists: by every other process, so that the rest can judge it."""
-    ways = {cell.method: (cell.work, cell.total), **{m: it for m, it in cell.others.items() if m not in PEERS}}
+    """What ``advise`` chooses where it times the finalists: by every other process, so that the rest can judge it.
+
+    Within a budget it knows what it chose there and the ways without a number, not what it chose within others.
+    """
+    ways = {cell.method: (cell.work, cell.total), **{m: it for m, it in cell.others.items() if m in FIXED}}
     in_order = sorted(((m, work, int(total)) for m, (work, total) in ways.items()), key=lambda way: way[1:])
     plain = total_bytes(cell.line, "plain", cell.n)
-    names = finalists(in_order, int(plain)) if plain else [cell.method]
+    names = finalists(in_order, int(plain), "keep_nothing") if plain else [cell.method]
     times = {name: found for name in names if (found := ratio(cell.line, name, names[0], cell.n, 0, 2)) is not None}
     return fastest({name: Interval(*found[:3]) for name, found in times.items()}) if times else names[0]
 

@@ -2,16 +2,24 @@
 
 from collections.abc import Iterator
 
-from analysis.studies.advice.claims import FIXED, MUCH, PEERS, Cell, cells, programs, ratio, total_bytes
-from analysis.style import Drawn, Table, cell, filled, legend, logs, look, panels, styled
+from analysis.studies.advice.claims import (
+    FIXED,
+    MUCH,
+    PEERS,
+    Cell,
+    cells,
+    programs,
+    ratio,
+    total_bytes,
+    work_as_advised,
+)
+from analysis.style import Drawn, Table, cell, filled, logs, look, panels, styled
 from analysis.view import Found, View, at
-
-SHOWN = 4  # programs of the figure; the table holds all
 
 
 def figures(view: View) -> list[Drawn]:
     """Memory against work, or time where programs run, with what is chosen within each budget."""
-    found = list(programs(view))[:SHOWN]
+    found = list(programs(view))
     if not any(total_bytes(line, "plain", n) for _, line, n in found):
         return []
     with styled():
@@ -19,23 +27,23 @@ def figures(view: View) -> list[Drawn]:
 
 
 def frontiers(view: View, found: list[tuple[str, View, int]]) -> Drawn:
-    """A panel a program."""
-    figure, axes = panels(len(found), 4.6)
+    """A panel a program; a method looks the same in all of them."""
+    figure, axes = panels(len(found), 3.6, across=3)
     chosen = list(cells(view))
     over = "time / plain" if view.attached else "flops / plain"
     for ax, (name, line, n) in zip(axes, found, strict=True):
-        for i, (label, methods) in enumerate({"by hand and adcost": FIXED, "peers": PEERS}.items()):
-            points = [point for method in methods if (point := _point(view, line, method, n)) is not None]
-            if points:
-                ax.plot(*zip(*points, strict=True), ls="", label=label, **look(i))
         points = [p for one in chosen if one.program == name and (p := _point(view, line, one.method, n)) is not None]
         if points:
-            ax.plot(*zip(*points, strict=True), label="as advised", **look(3))
+            ax.plot(*zip(*points, strict=True), "o-", color="0.55", mfc="none", ms=11, lw=1, label="as advised")
+        for i, method in enumerate((*FIXED, *PEERS)):
+            if (point := _point(view, line, method, n)) is not None:
+                ax.plot(*point, ls="", label=method, **look(i))
         for one in chosen:
             if one.program == name:
                 ax.axvline(one.budget / 2**20, color="0.7", lw=0.8, ls=(0, (4, 3)))
         logs(ax, "planned memory (MiB)", over, f"{name}, {n} steps")
-        legend(ax)
+    handles = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(6, 2 * len(found)))
     return Drawn(
         "budgets",
         "Within a budget: what is advised, beside everything else",
@@ -49,7 +57,7 @@ def _point(view: View, line: View, method: str, n: int) -> tuple[float, float] |
     if view.attached:
         over = at(line.series(method, "clock", "time / plain"), n) if method != "plain" else 1.0
     else:
-        over = at(line.series(method, "told", "work / plain"), n)
+        over = at(line.series(method, "told", "work / plain"), n) or work_as_advised(line, method, n)
     return None if total is None or over is None else (total / 2**20, over)
 
 
