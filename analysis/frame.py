@@ -104,14 +104,25 @@ def _identity(case: Case) -> dict[str, Any]:
 
 
 def parameters(frame: pd.DataFrame) -> list[str]:
-    """The columns that are parameters of cases, in an order that does not depend on what else was read."""
+    """The columns that are parameters of cases."""
     others = {"id", "study", "method", "dtype", *NUMBER, *LEVELS, *GAP, *TIMING, *ORIGIN}
-    return sorted(str(name) for name in frame if name not in others)
+    return [str(name) for name in frame if name not in others]
 
 
 def _table(rows: list[dict[str, Any]], columns: list[str]) -> pd.DataFrame:
-    frame = pd.DataFrame(rows)
+    frame = pd.DataFrame(rows, columns=_in_every_order(dict.fromkeys(map(tuple, rows))))
     return frame.reindex(columns=["study", "method", *parameters(frame), "dtype", *columns, *ORIGIN])
+
+
+def _in_every_order(orders: Iterable[tuple[str, ...]]) -> list[str]:
+    """Names so that those of a study stand as the study has them, whatever was read before it."""
+    found: list[str] = []
+    for names in orders:
+        for i, name in enumerate(names):
+            if name not in found:
+                later = [found.index(other) for other in names[i + 1 :] if other in found]
+                found.insert(min(later, default=len(found)), name)
+    return found
 
 
 def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
