@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from graphlib import CycleError, TopologicalSorter
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -105,24 +106,27 @@ def _identity(case: Case) -> dict[str, Any]:
 
 def parameters(frame: pd.DataFrame) -> list[str]:
     """The columns that are parameters of cases."""
-    others = {"id", "study", "method", "dtype", *NUMBER, *LEVELS, *GAP, *TIMING, *ORIGIN}
-    return [str(name) for name in frame if name not in others]
+    return [str(name) for name in frame if name not in OTHERS]
+
+
+OTHERS = {"id", "study", "method", "dtype", *NUMBER, *LEVELS, *GAP, *TIMING, *ORIGIN}
 
 
 def _table(rows: list[dict[str, Any]], columns: list[str]) -> pd.DataFrame:
-    frame = pd.DataFrame(rows, columns=_in_every_order(dict.fromkeys(map(tuple, rows))))
-    return frame.reindex(columns=["study", "method", *parameters(frame), "dtype", *columns, *ORIGIN])
+    orders = dict.fromkeys(tuple(name for name in row if name not in OTHERS) for row in rows)
+    return pd.DataFrame(rows).reindex(columns=["study", "method", *_in_every_order(orders), "dtype", *columns, *ORIGIN])
 
 
 def _in_every_order(orders: Iterable[tuple[str, ...]]) -> list[str]:
-    """Names so that those of a study stand as the study has them, whatever was read before it."""
-    found: list[str] = []
+    """Names so that those of a study stand as the study has them, whatever was read before it, if studies agree."""
+    sorter: TopologicalSorter[str] = TopologicalSorter()
     for names in orders:
         for i, name in enumerate(names):
-            if name not in found:
-                later = [found.index(other) for other in names[i + 1 :] if other in found]
-                found.insert(min(later, default=len(found)), name)
-    return found
+            sorter.add(name, *names[:i])
+    try:
+        return list(sorter.static_order())
+    except CycleError:
+        return list(dict.fromkeys(name for names in orders for name in names))
 
 
 def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:

@@ -277,6 +277,46 @@ def test_what_is_said_of_the_field_is_what_the_committed_run_says():
 
 
 DOCS = (ROOT / "docs" / "verdicts.md").read_text()
+ADVICE = (ROOT / "docs" / "advice.md").read_text()
+
+
+def test_the_page_on_advice_says_what_the_committed_run_says():
+    tables = re.findall(r"(?:^\|.*\n?)+", ADVICE, re.MULTILINE)
+    assert len(tables) == 2
+    summary = (REFERENCE / "summary.md").read_text()
+    for table in tables:
+        assert table.strip() in summary
+    (slower,) = re.findall(r"adaptive solver takes (\S+ \[.*?\])", ADVICE)
+    assert f"| {slower} | " in next(line for line in tables[0].splitlines() if line.startswith("| adaptive, 75%"))
+    rows = [v for v in json.loads((REFERENCE / "verdicts.json").read_text()) if v["study"] == "advice"]
+
+    def of(claim, method="", target="cpu"):
+        return [v for v in rows if v["claim"] == claim and method in v["method"] and v["target"] == target]
+
+    apart = {v["at"]: v["measured"] for v in of("plan-is-the-peak")}
+    beyond = {name: apart.pop(name) for name in ("perceptron", "convolutions")}
+    assert f"within {max(apart.values()):.1%} in six of the eight programs" in ADVICE
+    assert len(apart) == 6
+    for name, value in beyond.items():
+        assert f"`{name}` ({value:.1%})" in ADVICE
+    assert f"at most {max(beyond.values()):.1%} of the plan" in README
+    fits, jobs = of("advice-fits")
+    (absent,) = of("advice-fits", target="nvidia-h100")
+    assert f"in {fits['points']} of 48 cells on the CPU and in {absent['points']} of 48 on the H100" in ADVICE
+    assert jobs["measured"] == 0
+    for text in (ADVICE, README):
+        assert f"{jobs['points']} jobs" in text
+        for how in ("by plans alone", "with the clock"):
+            (row,) = of("advice-is-best", how)
+            assert interval(row) in text
+    (clock,) = of("advice-is-best", "with the clock")
+    assert f"in {re.search(r'in ([0-9]+) the clock', clock['why'])[1]}\n  the clock cannot tell" in ADVICE
+    assert f"at most {max(v['measured'] for v in of('checkpointed-gradients')):.1f} times" in ADVICE
+    *alone, law = of("work-predicts-time")
+    refuted = sum(v["verdict"] == "refuted" for v in alone)
+    assert f"{refuted} of {len(alone)} rows are refuted" in ADVICE
+    assert f"{interval(law)} of {law['points']} rows" in " ".join(ADVICE.split())
+    assert f"evaluations alone in {re.search(r'alone (.*?) are as near', law['why'])[1]}" in ADVICE
 
 
 def test_the_rates_of_false_verdicts_are_those_of_the_committed_run():

@@ -4,6 +4,7 @@ import json
 import lzma
 import re
 from dataclasses import replace
+from itertools import permutations
 
 import numpy as np
 import pandas as pd
@@ -469,6 +470,16 @@ def test_what_changed_between_versions_is_named_only_beyond_noise():
         "JAX 0.6.2 to 0.8.3: 0 of 1 planned memories changed.",
         "JAX 0.8.3 to 0.10.2: 1 of 1 planned memories changed (bytes): backprop sqrt 2.0 to 1.0.",
     ]
+
+
+def test_parameters_stand_as_their_study_has_them_whatever_is_read_before():
+    orders = [("program", "steps"), ("depth", "width"), ("network", "depth", "steps")]
+    for first in permutations(orders):
+        found = frame._in_every_order(first)
+        assert sorted(found) == ["depth", "network", "program", "steps", "width"]
+        for names in orders:
+            assert [name for name in found if name in names] == list(names)
+    assert frame._in_every_order([("a", "b"), ("b", "a")]) == ["a", "b"]
 
 
 def test_numbers_are_written_for_people():

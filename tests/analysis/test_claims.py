@@ -58,12 +58,18 @@ SPOILED = [  # of what no theory allows: study, method, quantity, by how much, t
     ("loops", "tenth", "temp", lambda row: 2.0, "small-carries"),
     ("loops", "budget", "evaluations", lambda row: row["budget"] ** 2, "blocks-descend"),
     ("loops", "budget", "temp", lambda row: 0.5, "blocks-descend"),
+    ("advice", "keep_nothing", "peak", lambda row: 1.1, "plan-is-the-peak"),
+    ("advice", "advised_50", "total", lambda row: 5.0, "advice-fits"),
+    ("advice", "advised_50", "lived", lambda row: 0.0, "advice-fits"),
+    ("advice", "sqrt", "gradient error", lambda row: 100.0, "checkpointed-gradients"),
+    ("advice", "four_parts", "flops", lambda row: 2.0, "work-predicts-time"),
 ]
+ALL_TOGETHER = {"advice-fits": "advised"}  # claims whose verdicts are of several methods
 
 
 @pytest.mark.parametrize(("study", "method", "quantity", "factor", "claim"), SPOILED)
 def test_numbers_that_theory_does_not_allow_refute_the_claim(study, method, quantity, factor, claim):
-    run = committed("latest")
+    run = committed("advice" if study == "advice" else "latest")
     mine = replace(run, frame=run.frame[run.frame["study"] == study].copy())
     (tested,) = (known for known in studies.CLAIMS if known.id == claim)
     named = (mine.frame["quantity"] + " " + mine.frame["at"]).str.strip()
@@ -72,9 +78,28 @@ def test_numbers_that_theory_does_not_allow_refute_the_claim(study, method, quan
 
     def refuted(results):
         found = studies.verdicts(results, [tested])
-        return {v.named for v in found if method in v.method.split(" / ") and v.verdict == "refuted"}
+        about = ALL_TOGETHER.get(claim, method)
+        return {v.named for v in found if about in v.method.split(" / ") and v.verdict == "refuted"}
 
     before = refuted(mine)
     for column in ("value", "low", "high"):
         mine.frame.loc[spoiled, column] *= by
     assert refuted(mine) - before
+
+
+def test_advice_is_refuted_where_much_else_that_fits_is_faster():
+    run = committed("advice")
+    (tested,) = (known for known in studies.CLAIMS if known.id == "advice-is-best")
+    peers = run.timings["method"].isin(("nested", "equinox"))
+    faster = run.timings.assign(
+        samples=[
+            tuple(tuple(0.3 * s for s in process) for process in samples) if peer else samples
+            for samples, peer in zip(run.timings["samples"], peers, strict=True)
+        ]
+    )
+
+    def verdict(results):
+        return {v.method: v.verdict for v in studies.verdicts(results, [tested])}["advised, with the clock"]
+
+    assert verdict(run) != "refuted"
+    assert verdict(replace(run, timings=faster)) == "refuted"

@@ -74,18 +74,22 @@ def tables(view: View) -> list[Table]:
 
 def _row(one: Cell) -> list[str]:
     line, n, method = one.line, one.n, one.method
-    mib = "{:.1f}"
+    peak, seconds = line.series(method, "process", "peak"), line.series(method, "told", "time to advise")
     return [
         f"{one.program}, {one.share}%",
-        f"{one.budget / 2**20:.1f}",
+        _mib(one.budget),
         one.chosen if one.fits else f"nothing fits (least: {one.chosen})",
-        f"{one.total / 2**20:.1f}",
-        cell(line.series(method, "process", "peak") / 2**20, n, mib),
+        _mib(one.total),
+        _mib(peak[n]) if n in peak.index else "",
         f"{one.work:.2f}",
         *("{:.2f} [{:.2f}, {:.2f}]".format(*r[:3]) if r else "" for r in _over(one, ("plain", "keep_nothing"))),
         regret(one),
-        cell(line.series(method, "told", "time to advise"), n, mib),
+        cell(seconds, n, "{:.1f}"),
     ]
+
+
+def _mib(size: float) -> str:
+    return f"{size / 2**20:.1f}" if size >= 2**20 else f"{size / 2**20:.2g}"
 
 
 def _over(one: Cell, others: tuple[str, ...]) -> Iterator[Found | None]:
