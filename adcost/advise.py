@@ -325,8 +325,10 @@ def finalists(ways: Sequence[tuple[str, float, int]], plain: int, by_hand: str |
     if not ways:
         return []
     chosen = [least(0.0), least(OMEGA), *(way for way in ways if way[0] == by_hand), least(OMEGA / 2)]
-    different = {way[1:]: way[0] for way in reversed(chosen)}  # the first of equals
-    return [different[way[1:]] for way in dict.fromkeys(chosen) if different[way[1:]] == way[0]][:FINALISTS]
+    first: dict[tuple[float, int], str] = {}  # of equals
+    for name, work, memory in chosen:
+        first.setdefault((work, memory), name)
+    return list(first.values())[:FINALISTS]
 
 
 def fastest(times: Mapping[str, Interval]) -> str:

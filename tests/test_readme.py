@@ -299,7 +299,7 @@ def test_the_page_on_advice_says_what_the_committed_run_says():
     assert len(apart) == 6
     for name, value in beyond.items():
         assert f"`{name}` ({value:.1%})" in ADVICE
-    assert f"at most {max(beyond.values()):.1%} of the plan" in README
+    assert f"at most {max(beyond.values()):.1%} of plans of 64 MiB or more" in README
     fits, jobs = of("advice-fits")
     (absent,) = of("advice-fits", target="nvidia-h100")
     assert f"in {fits['points']} of 48 cells on the CPU and in {absent['points']} of 48 on the H100" in ADVICE

@@ -25,11 +25,11 @@ def filled() -> Iterator[None]:
     size = LARGEST
     while size >= SMALLEST:
         before, block = end(0), malloc(size - 64)  # with what glibc puts before it still below the largest
-        if end(0) > before:  # no hole held it
+        if block is not None and block < before == end(0):
+            blocks.append(block)
+        else:  # no hole of this heap held it
             free(block)
             size //= 2
-        else:
-            blocks.append(block)
     try:
         yield
     finally:
