@@ -96,7 +96,8 @@ def _plan(options: Options) -> Iterator[str]:
     f, example = loaded(options.function, options.example)
     program = gradient(f, _argnums(options)) if options.grad else f
     found = plan(program, *example(), target=options.target, memory=options.memory)
-    yield json.dumps(found.json()) if options.json else str(found)
+    held = None if found.peak is None else found.peak.json()
+    yield json.dumps({**found.json(), "peak": held}) if options.json else str(found)
 
 
 def _advise(options: Options) -> Iterator[str]:

@@ -20,8 +20,8 @@ from adcost.candidates import (
     scheduled_candidate,
     schedules,
 )
-from adcost.display import Progress, frontier, html_table, noted, text_table, tracking
-from adcost.plan import Plan, Traced, counted_of, in_words, memory_bytes, planned, traced
+from adcost.display import Progress, frontier, html_table, in_words, noted, text_table, tracking
+from adcost.plan import Plan, Traced, counted_of, memory_bytes, planned, traced
 from adcost.rulers.fit import fitting
 from adcost.suite.vocabulary import Interval
 from adcost.targets import Target, named

@@ -16,13 +16,14 @@ from rich.table import Table
 Progress = Callable[[str], None]
 WIDTH = 160  # columns of a table that is not for a terminal
 NOTE = 120  # characters
+LEFT = ("", "method", "shape", "what", "line", "operation")  # columns of words
 
 
 def text_table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]], below: Sequence[str] = ()) -> str:
     """A table as text, as wide as the terminal, and lines below it."""
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     for name in header:
-        table.add_column(name, justify="left" if name in ("", "method") else "right", overflow="fold")
+        table.add_column(name, justify="left" if name in LEFT else "right", overflow="fold")
     for row in rows:
         table.add_row(*row)
     written = StringIO()
@@ -33,6 +34,15 @@ def text_table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]],
 def _width() -> int:
     console = Console()
     return console.width if console.is_terminal else WIDTH
+
+
+def in_words(size: int | float) -> str:
+    """Bytes for people: ``"3.92 GiB"``."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(size) < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1024
+    return f"{size:.3g} TiB"
 
 
 def noted(text: str) -> str:

@@ -16,7 +16,8 @@ from adcost import _jax
 from adcost.arguments import Argnums, by_argnums, differentiable, jitted, numbered, replaced
 from adcost.checkpointing.rewriting import checkpointed, of_arrays
 from adcost.checkpointing.values import is_array
-from adcost.plan import Plan, counted_of, in_words, memory_bytes, planned, traced
+from adcost.display import in_words
+from adcost.plan import Plan, counted_of, memory_bytes, planned, traced
 from adcost.targets import Target, named
 from adcost.targets.elsewhere import CompilerFailed
 

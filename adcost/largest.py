@@ -9,8 +9,8 @@ from typing import Any
 from adcost import _jax
 from adcost.arguments import Argnums, gradient
 from adcost.candidates import PLAIN, Candidate, Loss, candidates, features
-from adcost.display import Progress, html_table, noted, text_table, tracking
-from adcost.plan import Plan, counted_of, in_words, memory_bytes, planned, traced
+from adcost.display import Progress, html_table, in_words, noted, text_table, tracking
+from adcost.plan import Plan, counted_of, memory_bytes, planned, traced
 from adcost.rulers.fit import fitting, total_or_too_much
 from adcost.targets import Target, named
 from adcost.targets.elsewhere import at_once

@@ -5,7 +5,7 @@ import os
 import re
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from math import inf
 from pathlib import Path
@@ -17,11 +17,14 @@ from jax.extend import core
 
 from adcost import _jax
 from adcost.checkpointing.rewriting import of_arrays
+from adcost.display import in_words
+from adcost.peak import Peak, peak_of
 from adcost.rulers import count
 from adcost.targets import Target, named
-from adcost.targets.compiling import CALLBACKS, compiles_here, lower_flat, planned_bytes
+from adcost.targets.compiling import CALLBACKS, Planned, compiled_and_planned, compiles_here, lower_flat
 from adcost.targets.elsewhere import CompilerFailed, planned_elsewhere
 
+ROWS = 5  # of the peak that are printed with a plan
 ASSUMED = 100  # trips of loops that only the data end, so that work can be compared
 
 
@@ -46,6 +49,8 @@ class Plan:
         What makes ``flops`` a bound or an assumption, a line each.
     unseen
         What takes memory on the device and is not in the plan, a line each.
+    peak
+        What is alive at the peak, by the line of the source that made it; None where the compiler does not tell.
     """
 
     target: str
@@ -59,6 +64,7 @@ class Plan:
     flops: int
     caveats: tuple[str, ...] = ()
     unseen: tuple[str, ...] = ()
+    peak: Peak | None = field(default=None, repr=False, compare=False)
 
     @property
     def fits(self) -> bool | None:
@@ -66,8 +72,9 @@ class Plan:
         return None if self.memory is None else self.total <= self.memory
 
     def json(self) -> dict[str, Any]:
-        """All of it, for a program to read."""
-        return {**asdict(self), "fits": self.fits}
+        """All of it but the peak, for a program to read."""
+        told = {name: value for name, value in vars(self).items() if name != "peak"}
+        return {**told, "fits": self.fits}
 
     def __str__(self) -> str:
         parts = {"arguments": self.arguments, "outputs": self.outputs, "temporary": self.temp}
@@ -77,7 +84,8 @@ class Plan:
         room = "" if self.memory is None else f", {verdict} {in_words(self.memory)}"
         beside = [f"in the host's memory: {in_words(self.host)}"] if self.host else []
         lines = [f"{self.target}: {in_words(self.total)}{room}", ", ".join(said), *beside, f"{self.flops:.4g} flops"]
-        return "\n".join((*lines, *self.caveats, *(f"not seen: {it}" for it in self.unseen)))
+        lines += [*self.caveats, *(f"not seen: {it}" for it in self.unseen)]
+        return "\n".join([*lines, *([] if self.peak is None else ["", self.peak.lines(ROWS)])])
 
 
 def plan(
@@ -145,7 +153,7 @@ def traced(f: Any, *args: Any) -> Traced:
 
 def planned(program: Traced, target: Target, memory: int | None) -> Plan:
     """The plan of a program. It is compiled in this process if that can be, in another one otherwise."""
-    sizes = _sizes(program, target)
+    sizes, held = _compiled(program, target)
     names = {eqn.primitive.name for eqn in _jax.equations(program.closed.jaxpr)}
     unseen = tuple(said for primitives, said in UNSEEN[target.platform] if names & primitives)
     counted = counted_of(program)
@@ -156,6 +164,7 @@ def planned(program: Traced, target: Target, memory: int | None) -> Plan:
         flops=counted.flops,
         caveats=counted.caveats,
         unseen=unseen,
+        peak=peak_of(held, sizes["total"]),
     )
 
 
@@ -187,8 +196,8 @@ UNSEEN = {  # by platform: which primitives take memory while they run that no p
 }
 
 
-def _sizes(program: Traced, target: Target) -> dict[str, int]:
-    """Planned bytes by purpose, as ``planned_bytes`` has them; the compiler is asked once for equal programs."""
+def _compiled(program: Traced, target: Target) -> Planned:
+    """What the compiler plans; it is asked once for equal programs."""
     reason = target.unavailable()
     if reason is not None:
         raise RuntimeError(reason)
@@ -226,20 +235,20 @@ def _as_compiled(program: Traced) -> Traced:
     return Traced(closed, tuple(place[i] for i in program.donated if i in place))
 
 
-def _compiled_here(lowered: Any, target: Target) -> dict[str, int]:
+def _compiled_here(lowered: Any, target: Target) -> Planned:
     try:
-        return planned_bytes(lowered.compile(), target)
+        return compiled_and_planned(lowered, target)
     except jax.errors.JaxRuntimeError as error:
         raise CompilerFailed(_jax.first_line(error)) from None
 
 
-_asked: dict[bytes, Future[dict[str, int]]] = {}  # what this process has asked of compilers; setting is atomic
+_asked: dict[bytes, Future[Planned]] = {}  # what this process has asked of compilers; setting is atomic
 
 
-def _once(program: tuple[Any, ...], ask: Callable[[], dict[str, int]]) -> dict[str, int]:
+def _once(program: tuple[Any, ...], ask: Callable[[], Planned]) -> Planned:
     """The answer for a program: the same to all who ask, also while it is being found."""
     key = hashlib.sha256(repr(program).encode()).digest()
-    mine: Future[dict[str, int]] = Future()
+    mine: Future[Planned] = Future()
     first = _asked.setdefault(key, mine)
     if first is mine:
         try:
@@ -292,12 +301,3 @@ def _machine() -> int | None:
     except (OSError, ValueError):  # no Linux, no control group, or no limit in it
         pass
     return min(limits, default=None)
-
-
-def in_words(size: int | float) -> str:
-    """Bytes for people: ``"3.92 GiB"``."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if abs(size) < 1000:
-            return f"{size:.3g} {unit}"
-        size /= 1024
-    return f"{size:.3g} TiB"

@@ -1,9 +1,11 @@
 """Compiling for a target, and what its compiler plans."""
 
 import os
+import tempfile
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 from jax.experimental import topologies
@@ -11,6 +13,7 @@ from jax.sharding import SingleDeviceSharding
 
 from adcost import _jax
 from adcost.targets import Target, named
+from adcost.targets.alive import held
 
 
 def compile_for(f: Callable[..., Any], *args: Any, target: str | Target = "cpu") -> Any:
@@ -68,6 +71,24 @@ def compiles_here(target: Target) -> bool:
     except RuntimeError:
         return False
     return True
+
+
+class Planned(NamedTuple):
+    """What a compiler plans: bytes by purpose, as ``planned_bytes`` has them, and what is alive at the peak."""
+
+    sizes: dict[str, int]
+    held: list[dict[str, Any]]
+
+
+def compiled_and_planned(lowered: Any, target: Target) -> Planned:
+    """Compile a lowered program for a target, for the sake of its plan."""
+    with tempfile.TemporaryDirectory() as folder:
+        compiled = lowered.compile(compiler_options={"xla_dump_to": folder})
+        try:
+            alive = held(Path(folder))
+        except (ValueError, LookupError, StopIteration):  # another version may write otherwise: the plan stays
+            alive = []
+        return Planned(planned_bytes(compiled, target), alive)
 
 
 CALLBACKS = frozenset(("debug_callback", "debug_print", "pure_callback", "io_callback"))

@@ -17,6 +17,7 @@ from typing import IO, Any
 
 from adcost import _jax
 from adcost.targets import Target
+from adcost.targets.compiling import Planned
 
 KILLED = "the compiler's process was killed, most likely for want of memory"
 
@@ -58,8 +59,8 @@ def at_once(most: int = 4) -> Iterator[Callable[..., Future[Any]]]:
     pool.shutdown()
 
 
-def planned_elsewhere(program: bytes, donated: Sequence[int], target: Target) -> dict[str, int]:
-    """What the compiler of a target plans for an exported program, as ``planned_bytes`` has it.
+def planned_elsewhere(program: bytes, donated: Sequence[int], target: Target) -> Planned:
+    """What the compiler of a target plans for an exported program.
 
     Raises
     ------
@@ -72,13 +73,14 @@ def planned_elsewhere(program: bytes, donated: Sequence[int], target: Target) ->
         reply = _asked(worker, {"program": str(path), "donated": list(donated)})
     if "error" in reply:
         raise CompilerFailed(reply["error"])
-    return reply["planned"]
+    return Planned(**reply)
 
 
 def environment(target: Target) -> dict[str, str]:
     """That of a process that compiles for a target; flags for XLA are added to the user's own."""
     flags = " ".join(filter(None, (os.environ.get("XLA_FLAGS"), target.environment.get("XLA_FLAGS"))))
-    return {**os.environ, **target.environment, "XLA_FLAGS": flags}
+    # What is compiled already comes without reports of what is alive.
+    return {**os.environ, **target.environment, "XLA_FLAGS": flags, "JAX_ENABLE_COMPILATION_CACHE": "false"}
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from jax import export
 
 from adcost import _jax
 from adcost.targets import named
-from adcost.targets.compiling import lower_flat, planned_bytes
+from adcost.targets.compiling import compiled_and_planned, lower_flat
 
 
 def main(target: str) -> None:
@@ -47,4 +47,4 @@ def answer(target: str, program: str, donated: list[int]) -> dict[str, Any]:
     Path(program).unlink()
     shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in exported.in_avals]
     lowered = lower_flat(exported.call, shapes, donated, named(target))
-    return {"planned": planned_bytes(lowered.compile(), target)}
+    return compiled_and_planned(lowered, named(target))._asdict()

@@ -15,7 +15,8 @@ from jax import lax
 
 import adcost
 from adcost import TARGETS, _jax
-from adcost.plan import Plan, in_words, memory_bytes, planned, traced
+from adcost.display import in_words
+from adcost.plan import Plan, memory_bytes, planned, traced
 from adcost.targets import elsewhere
 from adcost.targets.compiling import compile_for, planned_bytes
 from adcost.targets.elsewhere import CompilerFailed, planned_elsewhere
@@ -50,7 +51,10 @@ def test_another_process_plans_the_same():
     exported = _jax.exported(jax.grad(loss), SHAPES, "cpu", [])
     here = planned(program, TARGETS["cpu"], None)
     there = planned_elsewhere(bytes(exported.serialize()), (), TARGETS["cpu"])
-    assert there["total"] == here.total
+    assert there.sizes["total"] == here.total
+    assert {tuple(row["path"][0]) for row in there.held if row["path"]} == {
+        tuple(row.path[0]) for row in here.peak.rows if row.path
+    }
 
 
 @needs_gpu_compiler

@@ -1,0 +1,172 @@
+"""A compiled program as its compiler writes it: instructions, and the lines of the user's code that they came from."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import NamedTuple
+
+
+class Frame(NamedTuple):
+    """A place in a source file, and the function that it is in."""
+
+    file: str
+    line: int
+    function: str
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """One instruction.
+
+    Attributes
+    ----------
+    shape
+        As written, without layouts: ``f32[100,512]``; of a tuple in parentheses.
+    operands
+        Names of instructions of the same computation.
+    called
+        Computations, by the attribute that names them: ``calls``, ``body``, ``condition``, ``to_apply``.
+    number
+        Of a parameter, or the index that is taken out of a tuple.
+    op_name
+        JAX's own path of the operation: ``jit(loss)/jvp()/while/body/tanh``.
+    """
+
+    name: str
+    computation: str
+    shape: str
+    opcode: str
+    operands: tuple[str, ...]
+    called: Mapping[str, str]
+    number: int | None
+    op_name: str
+    frame: int
+    root: bool
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A program: its instructions by name (unique in a module), its computations, its frames."""
+
+    instructions: Mapping[str, Instruction]
+    entry: str
+    frames: Mapping[int, tuple[Frame, int]] = field(default_factory=dict)  # with the caller's
+
+    @cached_property
+    def computations(self) -> dict[str, list[Instruction]]:
+        found: dict[str, list[Instruction]] = {}
+        for instruction in self.instructions.values():
+            found.setdefault(instruction.computation, []).append(instruction)
+        return found
+
+    @cached_property
+    def callers(self) -> dict[str, list[Instruction]]:
+        """The instructions that call a computation."""
+        found: dict[str, list[Instruction]] = {}
+        for instruction in self.instructions.values():
+            for name in instruction.called.values():
+                found.setdefault(name, []).append(instruction)
+        return found
+
+    def root(self, computation: str) -> Instruction:
+        """What a computation gives."""
+        return next(one for one in self.computations[computation] if one.root)
+
+    def parameter(self, computation: str, number: int) -> Instruction | None:
+        mine = self.computations[computation]
+        return next((one for one in mine if one.opcode == "parameter" and one.number == number), None)
+
+    def path(self, frame: int) -> list[Frame]:
+        """The places from which an operation was called, innermost first."""
+        found = []
+        while frame in self.frames:
+            here, frame = self.frames[frame]
+            found.append(here)
+        return found
+
+
+NAMES = re.compile(r'^(\d+) "(.*)"$')
+LOCATION = re.compile(r"^(\d+) \{file_name_id=(\d+) function_name_id=(\d+) line=(\d+)")
+STACK = re.compile(r"^(\d+) \{file_location_id=(\d+)(?: parent_frame_id=(\d+))?")
+COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) (?:\(.*\) -> .*)?\{")
+INSTRUCTION = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = (.*)$")
+LAYOUT = re.compile(r"\{[^{}]*\}")
+COMMENT = re.compile(r"/\*.*?\*/")
+CALLED = re.compile(r"\b(calls|body|condition|to_apply|true_computation|false_computation)=%?([\w.\-]+)")
+BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
+OP_NAME = re.compile(r'op_name="((?:[^"\\]|\\.)*)"')
+FRAME = re.compile(r"stack_frame_id=(\d+)")
+INDEX = re.compile(r"\bindex=(\d+)")
+
+
+def read(text: str) -> Listing:
+    """The program of a compiler's text (XLA's, with ``stack_frame_id`` in the metadata)."""
+    tables: dict[str, dict[int, tuple[str, ...]]] = {}
+    table: dict[int, tuple[str, ...]] = {}
+    instructions: dict[str, Instruction] = {}
+    entry = computation = ""
+    for line in text.splitlines():
+        if line in ("FileNames", "FunctionNames", "FileLocations", "StackFrames"):
+            table = tables.setdefault(line, {})
+        elif line[:1].isdigit():
+            found = NAMES.match(line) or LOCATION.match(line) or STACK.match(line)
+            if found:
+                table[int(found[1])] = found.groups()[1:]
+        elif found := COMPUTATION.match(line):
+            computation = found[2]
+            entry = computation if found[1] else entry
+        elif found := INSTRUCTION.match(line):
+            instructions[found[2]] = _instruction(found[2], computation, bool(found[1]), found[3])
+    return Listing(instructions, entry, _frames(tables))
+
+
+def _frames(tables: Mapping[str, Mapping[int, tuple[str, ...]]]) -> dict[int, tuple[Frame, int]]:
+    files, functions = tables.get("FileNames", {}), tables.get("FunctionNames", {})
+    places = {
+        key: Frame(files.get(int(file), ("?",))[0], int(line), functions.get(int(function), ("?",))[0])
+        for key, (file, function, line) in tables.get("FileLocations", {}).items()
+    }
+    # A parent's number is one higher than its key: 1 is none.
+    return {
+        key: (places[int(place)], int(parent or 1) - 1)
+        for key, (place, parent) in tables.get("StackFrames", {}).items()
+        if int(place) in places
+    }
+
+
+def _instruction(name: str, computation: str, root: bool, text: str) -> Instruction:
+    text = COMMENT.sub("", text)
+    end = _closing(text) if text.startswith("(") else text.index(" ")
+    shape, rest = text[:end], text[end:].lstrip()
+    opcode, _, rest = rest.partition("(")
+    inside = rest[: _closing("(" + rest) - 2]
+    attributes = rest[len(inside) + 1 :]
+    called = dict(CALLED.findall(attributes))
+    if found := BRANCHES.search(attributes):
+        called |= {f"branch {i}": one.strip().lstrip("%") for i, one in enumerate(found[1].split(","))}
+    index = INDEX.search(attributes)
+    number = int(inside) if opcode == "parameter" else int(index[1]) if index else None
+    op_name, frame = OP_NAME.search(attributes), FRAME.search(attributes)
+    return Instruction(
+        name,
+        computation,
+        re.sub(LAYOUT, "", shape),
+        opcode,
+        tuple(re.findall(r"%([\w.\-]+)", inside)),
+        called,
+        number,
+        op_name[1] if op_name else "",
+        int(frame[1]) if frame else 0,
+        root,
+    )
+
+
+def _closing(text: str) -> int:
+    """Where the parenthesis ends with which a text begins."""
+    depth = 0
+    for i, letter in enumerate(text):
+        depth += (letter == "(") - (letter == ")")
+        if depth == 0:
+            return i + 1
+    return len(text)
