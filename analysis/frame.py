@@ -24,6 +24,7 @@ LEVELS = ["processes", "between", "within"]  # of a time: how many, and the devi
 GAP = ["ruler", "target", "reason", "fault"]
 TIMING = ["target", "samples", "again", "seeds"]
 ORIGIN = ["source", "commit", "jax", "python", "machine"]
+OTHERS = {"id", "study", "method", "dtype", *NUMBER, *LEVELS, *GAP, *TIMING, *ORIGIN}  # no parameters of cases
 
 # What asv's benchmarks measure, by the name of the method: ruler, quantity, unit.
 ASV = {
@@ -107,9 +108,6 @@ def _identity(case: Case) -> dict[str, Any]:
 def parameters(frame: pd.DataFrame) -> list[str]:
     """The columns that are parameters of cases."""
     return [str(name) for name in frame if name not in OTHERS]
-
-
-OTHERS = {"id", "study", "method", "dtype", *NUMBER, *LEVELS, *GAP, *TIMING, *ORIGIN}
 
 
 def _table(rows: list[dict[str, Any]], columns: list[str]) -> pd.DataFrame:

@@ -8,12 +8,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from adcost.targets.listing import Instruction, Listing, read
+from adcost.targets.listing import Instruction, Listing, read, without_layouts
 
 ALIGNED = "between values"
 KINDS = {"parameter": "argument", "constant": "constant", "maybe-live-out": "output", "thread-local": "thread"}
@@ -51,8 +52,9 @@ class Assignment:
 
     @cached_property
     def temporary(self) -> list[Value]:
-        """The values of the temporary memory."""
-        return [value for value in self.values if self.allocations[value.place.allocation][1] == "temp"]
+        """The values of the temporary memory of which it is known when they live."""
+        kinds = self.allocations
+        return [v for v in self.values if kinds[v.place.allocation][1] == "temp" and v.born <= v.dies]
 
     def at(self, time: int) -> list[Value]:
         """The values of the temporary memory at a time, largest first; of those that share a place the largest."""
@@ -64,19 +66,25 @@ class Assignment:
 
     def over_time(self) -> np.ndarray:
         """Bytes of temporary memory that values take at each time."""
-        end = max((value.dies for value in self.temporary), default=0) + 1
-        by_place: dict[Place, np.ndarray] = {}
-        for value in self.temporary:
-            taken = by_place.setdefault(value.place, np.zeros(end, np.int64))
-            span = slice(value.born, value.dies + 1)
-            taken[span] = np.maximum(taken[span], value.size)
-        return sum(by_place.values(), np.zeros(end, np.int64))
+        total = np.zeros(max((value.dies for value in self.temporary), default=0) + 1, np.int64)
+        for _, sharing in groupby(sorted(self.temporary, key=_place), _place):
+            values = list(sharing)
+            first, last = min(value.born for value in values), max(value.dies for value in values)
+            taken = np.zeros(max(last + 1 - first, 0), np.int64)
+            for value in values:
+                span = slice(value.born - first, value.dies + 1 - first)
+                taken[span] = np.maximum(taken[span], value.size)
+            total[first : last + 1] += taken
+        return total
+
+
+def _place(value: Value) -> Place:
+    return value.place
 
 
 ALLOCATION = re.compile(r"^allocation (\d+): size (\d+), (.*)$")
 VALUE = re.compile(r"^ value: <\d+ ([\w.\-]+)(\{[\d,]*\})?(?: \(phi\))? @\d+> \(size=(\d+),offset=(\d+)\): (.*)$")
 LIVES = re.compile(r"^\s+([\w.\-]+)\{([\d,]*)\}:(\d+)-(\d+)$")
-LAYOUT = re.compile(r"\{[^{}]*\}|/\*.*?\*/")
 
 
 def assignment(buffers: str, live_ranges: str) -> Assignment:
@@ -97,7 +105,7 @@ def assignment(buffers: str, live_ranges: str) -> Assignment:
             key = found[1], _index((found[2] or "{}")[1:-1])
             born, dies = lives.get(key, (0, -1))
             place = Place(current, int(found[4]))
-            values.append(Value(*key, int(found[3]), place, LAYOUT.sub("", found[5]), born, dies))
+            values.append(Value(*key, int(found[3]), place, without_layouts(found[5]), born, dies))
     return Assignment(allocations, values)
 
 
@@ -123,7 +131,7 @@ class Origin(NamedTuple):
     carried: bool
 
 
-THROUGH = frozenset("bitcast copy copy-start copy-done reshape transpose optimization-barrier".split())
+THROUGH = frozenset("async-done bitcast copy copy-start copy-done reshape transpose optimization-barrier".split())
 
 
 def origin(listing: Listing, value: Value) -> Origin | None:
@@ -203,15 +211,18 @@ def _told(listing: Listing, value: Value) -> dict[str, Any]:
     if found.stacked:
         what = "residual of a loop" if "jvp(" in made.op_name and not backward else "output of a loop"
     elif found.carried:
-        what = "gradient that a loop adds up" if backward else "carry of a loop"
-    path = [list(frame) for frame in listing.path(made.frame)]
+        gradient = backward and not value.shape.startswith(COUNTERS)
+        what = "gradient that a loop adds up" if gradient else "carry of a loop"
     return {
         "size": value.size,
         "shape": value.shape,
         "what": what,
         "operation": made.op_name or made.opcode,
-        "path": path,
+        "path": [list(frame) for frame in listing.path(made.frame)],
     }
+
+
+COUNTERS = ("s", "u", "pred", "(")  # shapes that begin so are of no gradient
 
 
 def _whole(listing: Listing, plan: Assignment, number: int, size: int, kind: str) -> dict[str, Any]:

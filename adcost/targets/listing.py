@@ -1,8 +1,8 @@
 """A compiled program as its compiler writes it: instructions, and the lines of the user's code that they came from."""
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
@@ -26,7 +26,8 @@ class Instruction:
     operands
         Names of instructions of the same computation.
     called
-        Computations, by the attribute that names them: ``calls``, ``body``, ``condition``, ``to_apply``.
+        Computations, by the attribute that names them: ``calls``, ``body``, ``condition``, ``to_apply``. Those of a
+        conditional are not among them.
     number
         Of a parameter, or the index that is taken out of a tuple.
     op_name
@@ -47,11 +48,10 @@ class Instruction:
 
 @dataclass(frozen=True)
 class Listing:
-    """A program: its instructions by name (unique in a module), its computations, its frames."""
+    """A program: its instructions by name (unique in a module), and its frames, each with its caller's number."""
 
     instructions: Mapping[str, Instruction]
-    entry: str
-    frames: Mapping[int, tuple[Frame, int]] = field(default_factory=dict)  # with the caller's
+    frames: Mapping[int, tuple[Frame, int]]
 
     @cached_property
     def computations(self) -> dict[str, list[Instruction]]:
@@ -73,10 +73,6 @@ class Listing:
         """What a computation gives."""
         return next(one for one in self.computations[computation] if one.root)
 
-    def parameter(self, computation: str, number: int) -> Instruction | None:
-        mine = self.computations[computation]
-        return next((one for one in mine if one.opcode == "parameter" and one.number == number), None)
-
     def path(self, frame: int) -> list[Frame]:
         """The places from which an operation was called, innermost first."""
         found = []
@@ -89,12 +85,12 @@ class Listing:
 NAMES = re.compile(r'^(\d+) "(.*)"$')
 LOCATION = re.compile(r"^(\d+) \{file_name_id=(\d+) function_name_id=(\d+) line=(\d+)")
 STACK = re.compile(r"^(\d+) \{file_location_id=(\d+)(?: parent_frame_id=(\d+))?")
-COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) (?:\(.*\) -> .*)?\{")
+COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) (?:\(.*\) -> .*)?\{")
 INSTRUCTION = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = (.*)$")
-LAYOUT = re.compile(r"\{[^{}]*\}")
+LAYOUT = re.compile(r"\{[^{}]*\}|/\*.*?\*/")
 COMMENT = re.compile(r"/\*.*?\*/")
-CALLED = re.compile(r"\b(calls|body|condition|to_apply|true_computation|false_computation)=%?([\w.\-]+)")
-BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
+CALLED = re.compile(r"\b(calls|body|condition|to_apply)=%?([\w.\-]+)")
+OPERAND = re.compile(r"%([\w.\-]+(?:#\d+)*)")
 OP_NAME = re.compile(r'op_name="((?:[^"\\]|\\.)*)"')
 FRAME = re.compile(r"stack_frame_id=(\d+)")
 INDEX = re.compile(r"\bindex=(\d+)")
@@ -105,7 +101,7 @@ def read(text: str) -> Listing:
     tables: dict[str, dict[int, tuple[str, ...]]] = {}
     table: dict[int, tuple[str, ...]] = {}
     instructions: dict[str, Instruction] = {}
-    entry = computation = ""
+    computation = ""
     for line in text.splitlines():
         if line in ("FileNames", "FunctionNames", "FileLocations", "StackFrames"):
             table = tables.setdefault(line, {})
@@ -114,11 +110,25 @@ def read(text: str) -> Listing:
             if found:
                 table[int(found[1])] = found.groups()[1:]
         elif found := COMPUTATION.match(line):
-            computation = found[2]
-            entry = computation if found[1] else entry
+            computation = found[1]
         elif found := INSTRUCTION.match(line):
-            instructions[found[2]] = _instruction(found[2], computation, bool(found[1]), found[3])
-    return Listing(instructions, entry, _frames(tables))
+            made = _instruction(found[2], computation, bool(found[1]), found[3])
+            instructions |= {one.name: one for name in made.operands for one in _taken_out(name, computation)}
+            instructions[made.name] = made
+    return Listing(instructions, _frames(tables))
+
+
+def _taken_out(name: str, computation: str) -> Iterator[Instruction]:
+    """Newer XLA writes ``%loop#2`` where older had an instruction of its own that takes an element out of a tuple."""
+    while "#" in name:
+        whole, _, number = name.rpartition("#")
+        yield Instruction(name, computation, "", "get-tuple-element", (whole,), {}, int(number), "", 0, False)
+        name = whole
+
+
+def without_layouts(shape: str) -> str:
+    """A shape as people write it."""
+    return LAYOUT.sub("", shape)
 
 
 def _frames(tables: Mapping[str, Mapping[int, tuple[str, ...]]]) -> dict[int, tuple[Frame, int]]:
@@ -143,17 +153,15 @@ def _instruction(name: str, computation: str, root: bool, text: str) -> Instruct
     inside = rest[: _closing("(" + rest) - 2]
     attributes = rest[len(inside) + 1 :]
     called = dict(CALLED.findall(attributes))
-    if found := BRANCHES.search(attributes):
-        called |= {f"branch {i}": one.strip().lstrip("%") for i, one in enumerate(found[1].split(","))}
     index = INDEX.search(attributes)
     number = int(inside) if opcode == "parameter" else int(index[1]) if index else None
     op_name, frame = OP_NAME.search(attributes), FRAME.search(attributes)
     return Instruction(
         name,
         computation,
-        re.sub(LAYOUT, "", shape),
+        without_layouts(shape),
         opcode,
-        tuple(re.findall(r"%([\w.\-]+)", inside)),
+        tuple(OPERAND.findall(inside)),
         called,
         number,
         op_name[1] if op_name else "",

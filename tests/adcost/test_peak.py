@@ -42,11 +42,11 @@ def plan(request):
 
 def test_residuals_have_the_line_of_the_value_and_not_of_the_scan(plan):
     found = [row for row in plan.peak.rows if row.what == "residual of a loop"]
-    assert {row.line.line for row in found} >= {line_of(step, "tanh"), line_of(step, "sin")}
+    assert {row.line.line for row in found} == {line_of(step, "tanh"), line_of(step, "sin")}
     assert all(row.line.file == __file__ for row in found)
     assert {row.shape for row in found} == {f"f32[{STEPS},{ROWS},{WIDTH}]"}
     # JAX 0.10.2 keeps tanh, sin and their derivatives; 0.12 the carry and what both are multiplied by.
-    assert sum(row.count for row in found) in (2, 3, 4)
+    assert sum(row.count for row in found) == (4 if jax.__version__ == "0.10.2" else 3)
     assert sum(row.size for row in found) == sum(row.count for row in found) * STEPS * CARRY
     assert any("loss" in frame.function for frame in found[0].path)
 
@@ -107,7 +107,6 @@ ENTRY %main (x: f32[4]) -> f32[2,4] {
 }
 """
     listing = read(text)
-    assert listing.entry == "main"
     assert listing.root("main").called == {"calls": "inner"}
     assert [(frame.line, frame.function) for frame in listing.path(2)] == [(3, "f"), (7, "g")]
     buffers = "allocation 0: size 32, preallocated-temp:\n value: <1 made @0> (size=32,offset=0): f32[2,4]{1,0}\n"
@@ -115,3 +114,43 @@ ENTRY %main (x: f32[4]) -> f32[2,4] {
     (value,) = plan.at(1)
     assert list(plan.over_time()) == [0, 32, 32]
     assert origin(listing, value).instruction.name == "wide"
+
+
+def test_an_element_of_a_tuple_is_the_same_in_both_spellings():
+    """JAX 0.12's XLA writes %loop#1."""
+    text = """HloModule m
+
+%body (p: (f32[4], f32[9,4])) -> (f32[4], f32[9,4]) {
+  %p = (f32[4]{0}, f32[9,4]{1,0}) parameter(0)
+  %grown = f32[4]{0} sine(%p#0)
+  %part = f32[1,4]{1,0} bitcast(%p#0)
+  %stack = f32[9,4]{1,0} dynamic-update-slice(%p#1, %part)
+  ROOT %step = (f32[4]{0}, f32[9,4]{1,0}) tuple(%grown, %stack)
+}
+
+ENTRY %main (x: (f32[4], f32[9,4])) -> (f32[4], f32[9,4]) {
+  %x = (f32[4]{0}, f32[9,4]{1,0}) parameter(0)
+  ROOT %loop = (f32[4]{0}, f32[9,4]{1,0}) while(%x), condition=%body, body=%body
+}
+"""
+    older = text.replace("%grown =", "%h = f32[4]{0} get-tuple-element(%p), index=0\n  %grown =").replace(
+        "(%p#0)", "(%h)"
+    )
+    (value,) = assignment(
+        "allocation 0: size 144, preallocated-temp:\n value: <1 loop{1} @0> (size=144,offset=0): f32[9,4]{1,0}\n",
+        "    loop{1}:0-1\n",
+    ).values
+    for spelling in (text, older):
+        found = origin(read(spelling), value)
+        assert (found.instruction.name, found.stacked) == ("grown", True)
+
+
+def test_places_that_values_share_are_counted_once_and_only_while_they_live():
+    lines = ["allocation 0: size 300, preallocated-temp:"]
+    lines += [
+        f" value: <{i} {name} @0> (size={size},offset={offset}): f32[1]"
+        for i, (name, size, offset) in enumerate([("a", 100, 0), ("b", 60, 0), ("c", 200, 100)])
+    ]
+    plan = assignment("\n".join(lines), "    a{}:1-2\n    b{}:2-4\n    c{}:3-3\n")
+    assert list(plan.over_time()) == [0, 100, 100, 260, 60]
+    assert [value.name for value in plan.at(3)] == ["c", "b"]
