@@ -29,25 +29,25 @@ def figures(view: View) -> list[Drawn]:
 def frontiers(view: View, found: list[tuple[str, View, int]]) -> Drawn:
     """A panel a program; a method looks the same in all of them."""
     figure, axes = panels(len(found), 3.6, across=3)
-    chosen = list(cells(view))
+    every = list(cells(view))
     over = "time / plain" if view.attached else "flops / plain"
     for ax, (name, line, n) in zip(axes, found, strict=True):
-        points = [p for one in chosen if one.program == name and (p := _point(view, line, one.method, n)) is not None]
+        mine = [one for one in every if one.program == name]
+        points = [p for one in mine if one.fits and (p := _point(view, line, one.method, n)) is not None]
         if points:
             ax.plot(*zip(*points, strict=True), "o-", color="0.55", mfc="none", ms=11, lw=1, label="as advised")
         for i, method in enumerate((*FIXED, *PEERS)):
             if (point := _point(view, line, method, n)) is not None:
                 ax.plot(*point, ls="", label=method, **look(i))
-        for one in chosen:
-            if one.program == name:
-                ax.axvline(one.budget / 2**20, color="0.7", lw=0.8, ls=(0, (4, 3)))
+        for one in mine:
+            ax.axvline(one.budget / 2**20, color="0.7", lw=0.8, ls=(0, (4, 3)))
         logs(ax, "planned memory (MiB)", over, f"{name}, {n} steps")
     handles = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(6, 2 * len(found)))
     return Drawn(
         "budgets",
         "Within a budget: what is advised, beside everything else",
-        "Dashed lines are budgets. Left and low is better.",
+        "Dashed lines are budgets; a ring is what is advised, where anything fits. Left and low is better.",
         figure,
     )
 
