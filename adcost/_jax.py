@@ -556,6 +556,13 @@ def line(eqn: Any) -> str:
     return str(source_info_util.summarize(eqn.source_info))
 
 
+def call_paths(jaxpr: Any) -> Iterator[list[tuple[str, int, str]]]:
+    """From where the equations of a program were written, each path once: file, line, function, innermost first."""
+    for traceback in dict.fromkeys(eqn.source_info.traceback for eqn in equations(jaxpr)):
+        frames = source_info_util.user_frames(traceback)
+        yield [(frame.file_name, frame.start_line, frame.function_name) for frame in frames]
+
+
 def no_cotangent(value: Any) -> Any:
     """A cotangent that is zero, as JAX has it: of an integer or a key it is an array of float0."""
     aval = jax.typeof(value).to_tangent_aval()

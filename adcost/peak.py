@@ -1,6 +1,6 @@
 """What holds the memory of a program at its peak, by the line of the user's code: ``plan(...).peak``."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import takewhile
 from pathlib import Path
@@ -103,20 +103,29 @@ NAMES = 40  # characters of them that a table has
 HEADER = ("memory", "share", "shape", "what", "line", "operation")
 
 
-def peak_of(held: Sequence[Mapping[str, Any]], total: int) -> Peak | None:
-    """The rows of what a compiler told, equal ones together; None if it told nothing."""
+def peak_of(held: Sequence[Mapping[str, Any]], total: int, lines: Iterable[Sequence[Frame]]) -> Peak | None:
+    """The rows of what a compiler told, equal ones together; None if it told nothing.
+
+    ``lines`` are the call paths of the program's equations: a line that is in none of them is of another program, from
+    which JAX took what it had lowered before.
+    """
     if not held:
         return None
-    rows = [Held(row["size"], 1, row["shape"], row["what"], row["operation"], _path(row["path"])) for row in held]
+    known = {frame for path in lines for frame in path}
+    rows = [
+        Held(row["size"], 1, row["shape"], row["what"], row["operation"], path if known.issuperset(path[:1]) else ())
+        for row in held
+        for path in [in_the_program(row["path"])]
+    ]
     return Peak(tuple(sorted(_together(rows), key=lambda row: -row.size)), total)
 
 
-def _path(places: Sequence[Sequence[Any]]) -> tuple[Frame, ...]:
-    """As far as it leads through the program; then come those who asked for its plan."""
-    return tuple(takewhile(_in_the_program, (Frame(*place) for place in places)))
+def in_the_program(path: Iterable[Sequence[Any]]) -> tuple[Frame, ...]:
+    """A call path, innermost first, as far as it leads through the program; then come those who asked for its plan."""
+    return tuple(takewhile(_is_the_program, (Frame(*place) for place in path)))
 
 
-def _in_the_program(frame: Frame) -> bool:
+def _is_the_program(frame: Frame) -> bool:
     folder = Path(frame.file).parent
     return OURS not in (folder, *folder.parents) or folder.name == "checkpointing"
 

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import cache
@@ -18,7 +18,7 @@ from jax.extend import core
 from adcost import _jax
 from adcost.checkpointing.rewriting import of_arrays
 from adcost.display import in_words
-from adcost.peak import Peak, peak_of
+from adcost.peak import Peak, in_the_program, peak_of
 from adcost.rulers import count
 from adcost.targets import Target, named
 from adcost.targets.compiling import CALLBACKS, Planned, compiled_and_planned, compiles_here, lower_flat
@@ -153,7 +153,8 @@ def traced(f: Any, *args: Any) -> Traced:
 
 def planned(program: Traced, target: Target, memory: int | None) -> Plan:
     """The plan of a program. It is compiled in this process if that can be, in another one otherwise."""
-    sizes, held = _compiled(program, target)
+    lines = [in_the_program(path) for path in _jax.call_paths(program.closed.jaxpr)]
+    sizes, held = _compiled(program, target, lines)
     names = {eqn.primitive.name for eqn in _jax.equations(program.closed.jaxpr)}
     unseen = tuple(said for primitives, said in UNSEEN[target.platform] if names & primitives)
     counted = counted_of(program)
@@ -164,7 +165,7 @@ def planned(program: Traced, target: Target, memory: int | None) -> Plan:
         flops=counted.flops,
         caveats=counted.caveats,
         unseen=unseen,
-        peak=peak_of(held, sizes["total"]),
+        peak=peak_of(held, sizes["total"], lines),
     )
 
 
@@ -196,8 +197,8 @@ UNSEEN = {  # by platform: which primitives take memory while they run that no p
 }
 
 
-def _compiled(program: Traced, target: Target) -> Planned:
-    """What the compiler plans; it is asked once for equal programs."""
+def _compiled(program: Traced, target: Target, lines: Sequence[Any]) -> Planned:
+    """What the compiler plans; it is asked once for equal programs of the same lines."""
     reason = target.unavailable()
     if reason is not None:
         raise RuntimeError(reason)
@@ -206,7 +207,7 @@ def _compiled(program: Traced, target: Target) -> Planned:
     try:
         if compiles_here(target):
             lowered = lower_flat(run, shapes, program.donated, target)
-            return _once((target, lowered.as_text()), lambda: _compiled_here(lowered, target))
+            return _once((target, lowered.as_text(), lines), lambda: _compiled_here(lowered, target))
         called = {e.primitive.name: e for e in _jax.equations(program.closed.jaxpr) if e.primitive.name in CALLBACKS}
         for name, eqn in called.items():
             if _jax.ordered_effects(eqn):
@@ -219,7 +220,7 @@ def _compiled(program: Traced, target: Target) -> Planned:
         if isinstance(error, CompilerFailed):
             raise
         raise CompilerFailed(_jax.first_line(error)) from None
-    asked = target, exported.mlir_module(), program.donated
+    asked = target, exported.mlir_module(), program.donated, lines
     try:
         return _once(asked, lambda: planned_elsewhere(whole, program.donated, target))
     except CompilerFailed as error:

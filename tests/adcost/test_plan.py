@@ -57,6 +57,18 @@ def test_another_process_plans_the_same():
     }
 
 
+def test_equal_programs_of_other_lines_have_their_own_lines():
+    def other(w, h):
+        return jnp.sum(lax.scan(lambda h, _: (jnp.tanh(h @ w), None), h, None, length=N)[0] ** 2)
+
+    def same(w, h):
+        return jnp.sum(lax.scan(lambda h, _: (jnp.tanh(h @ w), None), h, None, length=N)[0] ** 2)
+
+    lines = [{row.line.line for row in adcost.plan(jax.grad(f), *SHAPES).peak.rows if row.line} for f in (other, same)]
+    assert lines[0]
+    assert lines[1] == {line + 3 for line in lines[0]}
+
+
 @needs_gpu_compiler
 def test_a_gpu_that_is_not_here():
     plain, remat = (
