@@ -4,8 +4,9 @@
   ``scan`` is ``lax.scan`` by one, ``checkpointed`` runs all loops of any function so, ``checkpointed_chain`` takes
   layers with parameters; ``while_loop`` is ``lax.while_loop`` with a reverse mode; ``in_parts`` is for programs without
   loops.
-- Memory: ``plan`` says what a program takes on a device that need not be here; ``advise`` which way to differentiate a
-  loss within a memory, with the code; ``largest`` how large it may be. ``compile_for`` and ``planned_bytes`` are the
+- Memory: ``plan`` says what a program takes on a device that need not be here and which line of it holds that, ``diff``
+  what changed between two plans; ``advise`` which way to differentiate a loss within a memory, with the code;
+  ``largest`` how large it may be. ``compile_for`` and ``planned_bytes`` are the
   compiler itself.
 - Modes: ``which_mode`` says whether forward or reverse mode is cheaper for a Jacobian, from the program alone;
   ``jacobian`` and ``hessian`` choose mode and chunk so that it fits, ``chunked_jacobian`` is one of a given chunk.
@@ -31,6 +32,7 @@ from adcost.checkpointing import (
     store_all,
     while_loop,
 )
+from adcost.difference import Difference, diff
 from adcost.evaluation_trace import Node, evaluation_trace
 from adcost.jacobians import chunked_jacobian, hessian, jacobian
 from adcost.kept_solve import kept_solve
@@ -44,6 +46,7 @@ from adcost.targets.compiling import compile_for, planned_bytes
 __all__ = [
     "TARGETS",
     "Advice",
+    "Difference",
     "ModeAdvice",
     "Node",
     "Plan",
@@ -56,6 +59,7 @@ __all__ = [
     "checkpointed_chain",
     "chunked_jacobian",
     "compile_for",
+    "diff",
     "evaluation_trace",
     "hessian",
     "in_parts",

@@ -67,6 +67,14 @@ def _parser() -> argparse.ArgumentParser:
         each.add_argument("--target", default="cpu", help="name of a device (cpu)")
         each.add_argument("--memory", help='bytes, or as "16GiB" (that of the target)')
     plan.add_argument("--grad", action="store_true", help="of the function's gradient, by --argnums")
+    plan.add_argument("--lines", action="store_true", help="all lines that hold memory at the peak, not the largest")
+    plan.add_argument("--annotate", action="store_true", help="print the file with the bytes that its lines hold")
+    plan.add_argument("--save", type=Path, metavar="PLAN.json", help="write the plan to a file, for adcost diff")
+    told = "what changed between two plans that were saved, line by line"
+    diff = commands.add_parser("diff", help=told, description=f"Says {told} (adcost plan --save).")
+    diff.add_argument("plans", nargs=2, type=Path, metavar="PLAN.json")
+    diff.add_argument("--json", action="store_true", help="print JSON")
+    diff.set_defaults(run=_diff)
     largest.add_argument("--least", type=int, default=1, help="smallest size that makes sense (1)")
     largest.add_argument("--most", type=int, help="size beyond which nothing is tried")
     for each in (plan, advise, mode, largest):
@@ -96,8 +104,25 @@ def _plan(options: Options) -> Iterator[str]:
     f, example = loaded(options.function, options.example)
     program = gradient(f, _argnums(options)) if options.grad else f
     found = plan(program, *example(), target=options.target, memory=options.memory)
-    held = None if found.peak is None else found.peak.json()
-    yield json.dumps({**found.json(), "peak": held}) if options.json else str(found)
+    if options.save is not None:
+        found.save(options.save)
+    if options.annotate:
+        from adcost.peak import annotated
+
+        if found.peak is None:
+            raise RuntimeError(f"the compiler of {options.target} tells no line of this program")
+        yield annotated(found.peak, Path(options.function.rpartition(":")[0]))
+    elif options.json:
+        yield json.dumps(found.json())
+    else:
+        yield found.lines() if options.lines else str(found)
+
+
+def _diff(options: Options) -> Iterator[str]:
+    from adcost.difference import diff
+
+    found = diff(*options.plans)
+    yield json.dumps(found.json()) if options.json else str(found)
 
 
 def _advise(options: Options) -> Iterator[str]:

@@ -254,6 +254,8 @@ fori_loop = _never_scan3(lax.fori_loop)  # of known bounds it is a scan
 
 
 SCHEDULED = "checkpointed_scan"  # our own primitive: a scan with a schedule
+AGAIN = "rematted_computation"  # the scope of what is computed again, as jax.checkpoint names it
+SLOTS = "slots_of_a_schedule"  # the scope in which it writes into its slots
 
 
 def scan_length(eqn: Any) -> int | None:

@@ -20,6 +20,7 @@ from adcost.candidates import (
     scheduled_candidate,
     schedules,
 )
+from adcost.difference import Change, diff
 from adcost.display import Progress, frontier, html_table, in_words, noted, text_table, tracking
 from adcost.plan import Plan, Traced, counted_of, memory_bytes, planned, traced
 from adcost.rulers.fit import fitting
@@ -57,6 +58,8 @@ class Row:
         What else there is to say: that it changed nothing, why it failed.
     time
         Of the best's, with its 95% interval; None if it was not timed.
+    freed
+        The lines that hold less at the peak than with plain, the largest saving first; as ``adcost.diff`` has them.
     """
 
     name: str
@@ -67,6 +70,7 @@ class Row:
     ratio: float | None = None
     note: str = ""
     time: Interval | None = None
+    freed: tuple[Change, ...] = ()
 
     @property
     def fits(self) -> bool | None:
@@ -117,7 +121,7 @@ class Advice:
             memory = "" if row.plan is None else in_words(row.plan.total)
             work = "" if row.ratio is None else f"{row.ratio:.2f}"
             time = "" if row.time is None else f"{row.time.value:.2f} [{row.time.low:.2f}, {row.time.high:.2f}]"
-            yield mark, row.name, memory, fits, work, time, noted(row.note)
+            yield mark, row.name, memory, fits, work, time, noted(_said_of(row))
 
     def _code(self) -> Sequence[str]:
         if self.best is None:
@@ -135,11 +139,12 @@ class Advice:
                 {
                     "name": row.name,
                     "code": row.code,
-                    "plan": None if row.plan is None else row.plan.json(),
+                    "plan": None if row.plan is None else row.plan.json(peak=False),
                     "ratio": row.ratio,
                     "fits": row.fits,
                     "note": row.note,
                     "time": row.time,
+                    "freed": [vars(change) for change in row.freed],
                 }
                 for row in self.rows
             ],
@@ -149,6 +154,12 @@ class Advice:
         """Memory against work, the memory that there is as a line; needs matplotlib."""
         points = [(row.name, row.plan.total, row.ratio) for row in self.rows if row.plan and row.ratio is not None]
         return frontier(points, self.memory, self._title, None if self.best is None else self.best.name, axes)
+
+
+def _said_of(row: Row) -> str:
+    """The note of a row, and the line that it frees most of."""
+    freed = [f"frees {in_words(one.before - one.after)} of {one.where.partition(', in ')[0]}" for one in row.freed[:1]]
+    return "; ".join(filter(None, (row.note, *freed)))
 
 
 HEADER = ("", "method", "memory", "fits", "work", "time", "")
@@ -283,7 +294,8 @@ def _compared(rows: Sequence[Row], plain: Plan) -> list[Row]:
         note = f"{in_words(row.plan.host)} on the host" if row.plan.host else ""
         if same != row.name:
             note = "changed nothing" if same == PLAIN.name else f"the same as {same}"
-        return replace(row, ratio=row.plan.flops / max(plain.flops, 1), note=note)
+        freed = () if same != row.name else tuple(diff(plain, row.plan).freed)
+        return replace(row, ratio=row.plan.flops / max(plain.flops, 1), note=note, freed=freed)
 
     return sorted(map(compared, {row.name: row for row in rows}.values()), key=_order)
 

@@ -1,7 +1,7 @@
 """The arguments by which a function is differentiated: ``argnums``, and what of them has derivatives."""
 
 from collections.abc import Callable, Hashable, Sequence
-from functools import partial
+from functools import partial, wraps
 from operator import index
 from typing import Any
 
@@ -94,6 +94,7 @@ def gradient(loss: Callable[..., Any], argnums: Argnums = 0) -> Callable[..., An
     So models can be given that hold functions and sizes beside their weights, as those of Equinox.
     """
 
+    @wraps(loss, assigned=(), updated=())  # its arguments have the loss's names
     def run(*args: Any) -> Any:
         args = differentiable(args, argnums)
         leaves, tree = jax.tree.flatten(by_argnums(args, argnums))

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from html import escape
 from io import StringIO
+from itertools import zip_longest
 from textwrap import shorten
 from typing import Any
 
@@ -14,6 +15,7 @@ from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 Progress = Callable[[str], None]
+BAR = "background:#4477aa;height:0.8em"
 WIDTH = 160  # columns of a table that is not for a terminal
 NOTE = 120  # characters
 LEFT = ("", "method", "shape", "what", "line", "operation")  # columns of words
@@ -50,13 +52,20 @@ def noted(text: str) -> str:
     return shorten(text, NOTE)
 
 
-def html_table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]], below: Sequence[str] = ()) -> str:
-    """The same for a notebook."""
+def html_table(
+    title: str,
+    header: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    below: Sequence[str] = (),
+    bars: Sequence[float] = (),
+) -> str:
+    """The same for a notebook; ``bars`` are shares of the width, one a row."""
 
-    def line(cells: Sequence[str], tag: str) -> str:
-        return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+    def line(cells: Sequence[str], tag: str, bar: str = "") -> str:
+        return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + bar + "</tr>"
 
-    body = "".join(line(row, "td") for row in rows)
+    drawn = [f'<td style="width:12em"><div style="{BAR};width:{share:.1%}">&nbsp;</div></td>' for share in bars]
+    body = "".join(line(row, "td", bar) for row, bar in zip_longest(rows, drawn, fillvalue=""))
     said = "".join(f"<p><code>{escape(text)}</code></p>" for text in below)
     return f"<table><caption>{escape(title)}</caption>{line(header, 'th')}{body}</table>{said}"
 

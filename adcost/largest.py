@@ -75,7 +75,7 @@ class Sizes:
 
     def json(self) -> dict[str, Any]:
         """All of it, for a program to read."""
-        rows = [{**vars(row), "plan": None if row.plan is None else row.plan.json()} for row in self.rows]
+        rows = [{**vars(row), "plan": None if row.plan is None else row.plan.json(peak=False)} for row in self.rows]
         return {"target": self.target, "memory": self.memory, "rows": rows}
 
 

@@ -1,5 +1,6 @@
 """What holds the memory of a program at its peak, by the line of the user's code: ``plan(...).peak``."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import takewhile
@@ -7,13 +8,15 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
-from adcost.display import in_words, text_table
+from adcost.display import html_table, in_words, text_table
+from adcost.targets.alive import Alive, Told
 from adcost.targets.listing import Frame
 
 OURS = Path(__file__).parent
-PACKAGES = ("site-packages", "dist-packages", "<frozen", str(OURS))  # in paths of files that the user did not write
+PACKAGES = ("site-packages", "dist-packages", "<frozen")  # in paths of files that the user did not write
 COMPILERS = "made by JAX or the compiler"
-LINELESS = ("argument", "copy of an argument", "between values")
+ARGUMENTS = ("argument", "donated argument")  # what the caller gives
+LINELESS = (*ARGUMENTS, "copy of an argument", "between values", "addresses")
 
 
 @dataclass(frozen=True)
@@ -27,12 +30,18 @@ class Held:
     shape
         Of one, with its type: ``f32[1024,512,256]``.
     what
-        ``argument``, ``copy of an argument``, ``output``, ``residual of a loop``, ``output of a loop``, ``carry of a
-        loop``, ``gradient that a loop adds up``, ``value``, or ``between values``: what lies there unused.
+        ``argument``, ``donated argument`` (an output takes its place), ``copy of an argument``, ``output``, ``constant
+        baked in``, ``residual of a loop``, ``slots of a schedule``, ``an argument once a step``, ``output of a loop``,
+        ``carry of a loop``, ``gradient that a loop adds up``, ``value``, ``scratch`` of a library's call,
+        ``addresses``, or ``between values``: what lies there unused.
     operation
         As JAX names it, several if they are made on one line: ``tanh, mul``; of an argument its name.
     path
         The places from which it was called, innermost first, of several the first's; empty of what has no line.
+    steps
+        Of a stack that a loop fills, how many parts it has; 0 of what is none.
+    host
+        Does it lie in the host's memory?
     """
 
     size: int
@@ -41,12 +50,15 @@ class Held:
     what: str
     operation: str
     path: tuple[Frame, ...] = ()
+    steps: int = 0
+    host: bool = False
 
     @property
     def line(self) -> Frame | None:
-        """The innermost place that is in no package; where all are in packages the innermost."""
-        own = (frame for frame in self.path if not any(part in frame.file for part in PACKAGES))
-        return next(own, self.path[0] if self.path else None)
+        """The innermost place that is in no package; where all are in packages the innermost, if that is not ours."""
+        others = [frame for frame in self.path if str(OURS) not in frame.file]
+        own = (frame for frame in others if not any(part in frame.file for part in PACKAGES))
+        return next(own, others[0] if others else None)
 
     @property
     def where(self) -> str:
@@ -59,43 +71,69 @@ class Held:
 
 @dataclass(frozen=True)
 class Peak:
-    """What is alive at the peak of a program, largest first; ``total`` is the plan's, in bytes."""
+    """What is alive at the peak of a program, largest first; ``total`` is the plan's, in bytes.
+
+    ``over_time`` are the temporary bytes while the program runs, in equal stretches of its instructions; the body of a
+    loop stands there once.
+    """
 
     rows: tuple[Held, ...]
     total: int
+    over_time: tuple[int, ...] = ()
+
+    @property
+    def told(self) -> int:
+        """The bytes of the rows that lie on the device."""
+        return sum(row.size for row in self.rows if not row.host)
 
     @property
     def with_a_line(self) -> float:
         """The share of the bytes of which the line is known, arguments aside."""
-        rows = [row for row in self.rows if row.what != "argument"]
+        rows = [row for row in self.rows if row.what not in ARGUMENTS]
         return sum(row.size for row in rows if row.line) / max(sum(row.size for row in rows), 1)
 
     def lines(self, most: int | None = None) -> str:
         """The largest rows as a table."""
         shown = self.rows[:most]
-        left = sum(row.size for row in self.rows[len(shown) :])
-        told = sum(row.size for row in self.rows)
-        below = [] if told > TOLD * self.total else [f"this compiler tells of {in_words(told)} only"]
-        below += [f"and {in_words(left)} in {len(self.rows) - len(shown)} more"] if left else []
-        return text_table("At the peak", HEADER, map(self._cells, shown), below)
+        return text_table("At the peak", HEADER, map(self._cells, shown), self._below(shown))
+
+    def html(self, most: int | None = None) -> str:
+        """The same for a notebook, with a bar a row."""
+        shown = self.rows[:most]
+        bars = [row.size / max(self.total, self.told) for row in shown]
+        return html_table("At the peak", HEADER, map(self._cells, shown), self._below(shown), bars)
 
     def __str__(self) -> str:
         return self.lines()
 
+    def _repr_html_(self) -> str:
+        return self.html()
+
+    def _below(self, shown: Sequence[Held]) -> list[str]:
+        left = sum(row.size for row in self.rows[len(shown) :])
+        said = [] if self.told > TOLD * self.total else [f"this compiler tells of {in_words(self.told)} only"]
+        return said + ([f"and {in_words(left)} in {len(self.rows) - len(shown)} more"] if left else [])
+
     def _cells(self, row: Held) -> Sequence[str]:
-        times = f"{row.count} x " if row.count > 1 else ""
         return (
             in_words(row.size),
-            f"{row.size / max(self.total, 1):.0%}",
-            f"{times}{row.shape}",
-            row.what,
+            "" if row.host else f"{row.size / max(self.total, 1):.0%}",
+            _shape(row),
+            f"{row.what}, on the host" if row.host else row.what,
             row.where,
             shorten(row.operation, NAMES),
         )
 
-    def json(self) -> list[dict[str, Any]]:
-        """The rows, for a program to read."""
-        return [{**asdict(row), "path": [frame._asdict() for frame in row.path]} for row in self.rows]
+    def json(self) -> dict[str, Any]:
+        """All of it, for a program to read."""
+        rows = [{**asdict(row), "path": [frame._asdict() for frame in row.path]} for row in self.rows]
+        return {"rows": rows, "over_time": list(self.over_time)}
+
+    @staticmethod
+    def of_json(told: Mapping[str, Any], total: int) -> "Peak":
+        """What ``json`` wrote."""
+        rows = [Held(**{**row, "path": tuple(Frame(**frame) for frame in row["path"])}) for row in told["rows"]]
+        return Peak(tuple(rows), total, tuple(told["over_time"]))
 
 
 TOLD = 0.98  # of the plan, from which on nothing is missing
@@ -103,21 +141,29 @@ NAMES = 40  # characters of them that a table has
 HEADER = ("memory", "share", "shape", "what", "line", "operation")
 
 
-def peak_of(held: Sequence[Mapping[str, Any]], total: int, lines: Iterable[Sequence[Frame]]) -> Peak | None:
+def peak_of(told: Told, total: int, lines: Iterable[Sequence[Frame]], names: Sequence[str] = ()) -> Peak | None:
     """The rows of what a compiler told, equal ones together; None if it told nothing.
 
     ``lines`` are the call paths of the program's equations: a line that is in none of them is of another program, from
-    which JAX took what it had lowered before.
+    which JAX took what it had lowered before. ``names`` are those of the arguments.
     """
-    if not held:
+    if not told.alive:
         return None
     known = {frame for path in lines for frame in path}
-    rows = [
-        Held(row["size"], 1, row["shape"], row["what"], row["operation"], path if known.issuperset(path[:1]) else ())
-        for row in held
-        for path in [in_the_program(row["path"])]
-    ]
-    return Peak(tuple(sorted(_together(rows), key=lambda row: -row.size)), total)
+
+    def held(row: Alive) -> Held:
+        path, operation = in_the_program(row["path"]), row["operation"]
+        number = ARGUMENT.fullmatch(operation)
+        if number and int(number[1]) < len(names):
+            operation = names[int(number[1])]
+        path = path if known.issuperset(path[:1]) else ()
+        return Held(row["size"], 1, row["shape"], row["what"], operation, path, row["steps"], row["host"])
+
+    rows = sorted(_together(list(map(held, told.alive))), key=lambda row: -row.size)
+    return Peak(tuple(rows), total, tuple(told.over_time))
+
+
+ARGUMENT = re.compile(r"args\[(\d+)\]")
 
 
 def in_the_program(path: Iterable[Sequence[Any]]) -> tuple[Frame, ...]:
@@ -134,12 +180,43 @@ def _place(frame: Frame) -> str:
     return f"{Path(frame.file).name}:{frame.line} ({frame.function.rpartition('.')[2]})"
 
 
+def _shape(row: Held) -> str:
+    """``3 x 1024 steps of f32[512,256]``."""
+    times = f"{row.count} x " if row.count > 1 else ""
+    if not row.steps:
+        return f"{times}{row.shape}"
+    parts = "slots" if row.what.startswith("slots") else "steps"
+    dtype, _, first = row.shape.partition("[")
+    size, _, rest = first.rstrip("]").partition(",")
+    if size != str(row.steps):  # loops in loops
+        return f"{times}{row.steps} {parts} in {row.shape}"
+    return f"{times}{row.steps} {parts} of {dtype}[{rest}]"
+
+
 def _together(rows: Sequence[Held]) -> Iterator[Held]:
     """Values of one line and one shape that are the same kind of thing are one row."""
     alike: dict[Any, list[Held]] = {}
     for row in rows:
-        named = "" if row.what == "argument" else row.operation
-        alike.setdefault((row.what, row.shape, row.line, row.path[:1] or named), []).append(row)
+        place = row.line, row.path[:1] or ("" if row.what in LINELESS else row.operation)
+        alike.setdefault((row.what, row.shape, row.steps, row.host, place), []).append(row)
     for same in alike.values():
         names = ", ".join(dict.fromkeys(row.operation.rpartition("/")[2] for row in same))
         yield replace(same[0], size=sum(row.size for row in same), count=len(same), operation=names)
+
+
+def annotated(peak: Peak, file: Path) -> str:
+    """A source file with the bytes in the margin that its lines hold at the peak, themselves or by what they call."""
+    held: dict[int, int] = {}
+    for row in peak.rows:
+        line = next((frame.line for frame in row.path if Path(frame.file).resolve() == file.resolve()), None)
+        if line is not None:
+            held[line] = held.get(line, 0) + row.size
+    source = file.read_text().splitlines()
+    digits = len(str(len(source)))
+    return "\n".join(
+        f"{in_words(held[i]) if i in held else '':>{MARGIN}} {i:>{digits}}  {text}".rstrip()
+        for i, text in enumerate(source, 1)
+    )
+
+
+MARGIN = 10  # characters

@@ -1,22 +1,27 @@
 """What a program takes, here or on a device that is not here: ``plan``."""
 
 import hashlib
+import inspect
+import json
 import os
 import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import cache
+from html import escape
 from math import inf
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jaxlib.version
 import numpy as np
 from jax.extend import core
 
 from adcost import _jax
 from adcost.checkpointing.rewriting import of_arrays
+from adcost.checkpointing.values import is_array
 from adcost.display import in_words
 from adcost.peak import Peak, in_the_program, peak_of
 from adcost.rulers import count
@@ -35,10 +40,12 @@ class Plan:
     Attributes
     ----------
     total
-        What must fit into the memory of the device: ``temp + arguments + outputs - alias``; on a TPU its compiler's
-        own figure, which knows of padding.
+        What must fit into the memory of the device: ``temp + arguments + outputs - alias + constants``; on a TPU its
+        compiler's own figure, which knows of padding, in the place of the first four.
     temp, arguments, outputs, alias
         Intermediate values; arguments; results; results in the place of donated arguments.
+    constants
+        Arrays that the program itself holds, from 1 KiB on, where the compiler tells of them.
     host
         What lies in the host's memory.
     memory
@@ -65,27 +72,62 @@ class Plan:
     caveats: tuple[str, ...] = ()
     unseen: tuple[str, ...] = ()
     peak: Peak | None = field(default=None, repr=False, compare=False)
+    constants: int = 0
 
     @property
     def fits(self) -> bool | None:
         """Does it fit into the memory? None if that is not known."""
         return None if self.memory is None else self.total <= self.memory
 
-    def json(self) -> dict[str, Any]:
-        """All of it but the peak, for a program to read."""
-        told = {name: value for name, value in vars(self).items() if name != "peak"}
-        return {**told, "fits": self.fits}
+    def json(self, peak: bool = True) -> dict[str, Any]:
+        """All of it, with or without the peak, for a program to read."""
+        told = {**vars(self), "fits": self.fits, "peak": None if self.peak is None else self.peak.json()}
+        return told if peak else {name: value for name, value in told.items() if name != "peak"}
 
-    def __str__(self) -> str:
+    def save(self, file: str | Path) -> None:
+        """Write it to a file, for ``Plan.load`` and ``adcost.diff``."""
+        told = {**self.json(), "versions": {"jax": jax.__version__, "jaxlib": jaxlib.version.__version__}}
+        Path(file).write_text(json.dumps(told) + "\n")
+
+    @staticmethod
+    def load(file: str | Path) -> "Plan":
+        """A plan that was saved.
+
+        Raises
+        ------
+        ValueError
+            If the file is none.
+        """
+        try:
+            told = json.loads(Path(file).read_text())
+            told = {name: value for name, value in told.items() if name not in ("fits", "versions")}
+            peak = None if told["peak"] is None else Peak.of_json(told["peak"], told["total"])
+            return Plan(**{**told, "peak": peak, "caveats": tuple(told["caveats"]), "unseen": tuple(told["unseen"])})
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            raise ValueError(f"{file} is no saved plan: write one with Plan.save, or adcost plan --save") from None
+
+    def said(self) -> list[str]:
+        """The total, its parts, and what is not in it: a line each."""
         parts = {"arguments": self.arguments, "outputs": self.outputs, "temporary": self.temp}
+        parts |= {"constants": self.constants} if self.constants else {}
         said = [f"{in_words(size)} {name}" for name, size in parts.items()]
         said += [f"less {in_words(self.alias)} in the place of arguments"] if self.alias else []
         verdict = {True: "fits into", False: "does not fit into", None: ""}[self.fits]
         room = "" if self.memory is None else f", {verdict} {in_words(self.memory)}"
         beside = [f"in the host's memory: {in_words(self.host)}"] if self.host else []
         lines = [f"{self.target}: {in_words(self.total)}{room}", ", ".join(said), *beside, f"{self.flops:.4g} flops"]
-        lines += [*self.caveats, *(f"not seen: {it}" for it in self.unseen)]
-        return "\n".join([*lines, *([] if self.peak is None else ["", self.peak.lines(ROWS)])])
+        return [*lines, *self.caveats, *(f"not seen: {it}" for it in self.unseen)]
+
+    def lines(self, most: int | None = None) -> str:
+        """The same, and what is alive at the peak, so many rows of it."""
+        return "\n".join([*self.said(), *([] if self.peak is None else ["", self.peak.lines(most)])])
+
+    def __str__(self) -> str:
+        return self.lines(ROWS)
+
+    def _repr_html_(self) -> str:
+        said = "".join(f"<p><code>{escape(line)}</code></p>" for line in self.said())
+        return said + ("" if self.peak is None else self.peak.html(ROWS))
 
 
 def plan(
@@ -125,10 +167,11 @@ def plan(
 
 
 class Traced(NamedTuple):
-    """A program as it was traced: of flat arguments, some of them donated."""
+    """A program as it was traced: of flat arguments, each with its name, some of them donated."""
 
     closed: Any
     donated: tuple[int, ...]
+    names: tuple[str, ...] = ()
 
 
 def traced(f: Any, *args: Any) -> Traced:
@@ -146,27 +189,49 @@ def traced(f: Any, *args: Any) -> Traced:
     if _jax.is_jitted(f):
         stage = f.trace(*args)
         infos = jax.tree.leaves(stage.args_info, is_leaf=lambda info: hasattr(info, "donated"))
-        return Traced(stage.jaxpr, tuple(i for i, info in enumerate(infos) if info.donated))
+        names = named_leaves(f, stage.args_info[0])
+        return Traced(stage.jaxpr, tuple(i for i, info in enumerate(infos) if info.donated), names)
     run, given = of_arrays(f, args, {})
-    return Traced(jax.make_jaxpr(run)(*given), ())
+    return Traced(jax.make_jaxpr(run)(*given), (), named_leaves(f, args))
+
+
+def named_leaves(f: Any, args: Sequence[Any]) -> tuple[str, ...]:
+    """The arrays in the arguments of a function as people write them: ``params['bias']``; by number where unnamed."""
+    try:
+        parameters = list(inspect.signature(f).parameters.values())
+    except (TypeError, ValueError):
+        parameters = []
+    positional = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    names = [*positional, *(f"args[{i}]" for i in range(len(positional), len(args)))]
+    leaves = [found for arg in args for found in [jax.tree_util.tree_flatten_with_path(arg)[0]]]
+    return tuple(
+        f"{name}{jax.tree_util.keystr(path)}"
+        for name, found in zip(names, leaves, strict=False)
+        for path, leaf in found
+        if hasattr(leaf, "donated") or is_array(leaf)
+    )
 
 
 def planned(program: Traced, target: Target, memory: int | None) -> Plan:
     """The plan of a program. It is compiled in this process if that can be, in another one otherwise."""
     lines = [in_the_program(path) for path in _jax.call_paths(program.closed.jaxpr)]
-    sizes, held = _compiled(program, target, lines)
+    program = _as_compiled(program)
+    sizes, told = _compiled(program, target, lines)
     names = {eqn.primitive.name for eqn in _jax.equations(program.closed.jaxpr)}
     unseen = tuple(said for primitives, said in UNSEEN[target.platform] if names & primitives)
     counted = counted_of(program)
     return Plan(
         target=target.name,
-        **{name: sizes.get(name, 0) for name in ("total", "temp", "arguments", "outputs", "alias", "host")},
+        **{name: sizes.get(name, 0) for name in PURPOSES},
         memory=memory,
         flops=counted.flops,
         caveats=counted.caveats,
         unseen=unseen,
-        peak=peak_of(held, sizes["total"], lines),
+        peak=peak_of(told, sizes["total"], lines, program.names),
     )
+
+
+PURPOSES = ("total", "temp", "arguments", "outputs", "alias", "host", "constants")
 
 
 def counted_of(program: Traced) -> count.Count:
@@ -202,7 +267,6 @@ def _compiled(program: Traced, target: Target, lines: Sequence[Any]) -> Planned:
     reason = target.unavailable()
     if reason is not None:
         raise RuntimeError(reason)
-    program = _as_compiled(program)
     run, shapes = core.jaxpr_as_fun(program.closed), _shapes(program.closed)
     try:
         if compiles_here(target):
@@ -233,7 +297,8 @@ def _as_compiled(program: Traced) -> Traced:
     """Without the arguments that it does not use: a compiled program does not hold them."""
     closed, used = _jax.without_unused_inputs(program.closed)
     place = {old: new for new, old in enumerate(i for i, use in enumerate(used) if use)}
-    return Traced(closed, tuple(place[i] for i in program.donated if i in place))
+    donated = tuple(place[i] for i in program.donated if i in place)
+    return Traced(closed, donated, tuple(name for name, use in zip(program.names, used, strict=False) if use))
 
 
 def _compiled_here(lowered: Any, target: Target) -> Planned:

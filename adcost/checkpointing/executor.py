@@ -313,9 +313,10 @@ def _empty_slots(schedule: Schedule, first: Values) -> Values:
 
 def _stored(schedule: Schedule, slots: Values, h: Values, slot: Any) -> Values:
     place = slot - schedule.input_slots
-    if schedule.host:
-        return [_put_on_host(held, v, place) for held, v in zip(slots, h, strict=True)]
-    return put(slots, h, place)
+    with jax.named_scope(_jax.SLOTS):  # a plan calls them so
+        if schedule.host:
+            return [_put_on_host(held, v, place) for held, v in zip(slots, h, strict=True)]
+        return put(slots, h, place)
 
 
 def _loaded(schedule: Schedule, slots: Values, first: Values, slot: Any, position: Any) -> Values:
@@ -448,11 +449,13 @@ def backward(loop: Loop, active: Active, operands: Operands, kept: Kept, cotange
 
     def backward_step(carry: Any, step: Any) -> Any:
         slots, h_out, g, g_consts, g_xs = carry
-        h, slots = hand_over(slots, step)
+        with jax.named_scope(_jax.AGAIN):
+            h, slots = hand_over(slots, step)
         start = loop.place((step[STEP.at] + step[STEP.advance]) * c, c)
         if loop.pullback is None:
             h = merged(h, anything, active.needed)
-            _, pullback = taped(loop, active, consts, h, stretch(xs, start, c), c)
+            with jax.named_scope(_jax.AGAIN):
+                _, pullback = taped(loop, active, consts, h, stretch(xs, start, c), c)
             g_consts, g, of_xs = pullback((g_consts, g, of_outputs(start, c)))
             g_xs = put_stretch(g_xs, of_xs, start)
         else:

@@ -49,6 +49,11 @@ class Checkpointed:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self._traced(args, kwargs, [])
 
+    @property
+    def __wrapped__(self) -> Callable[..., Any]:
+        """Its arguments have the function's names."""
+        return self.f
+
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         """As a method of its instance, if it stands in a class."""
         return self if instance is None else Checkpointed(partial(self.f, instance), self.decide, self.policy)

@@ -5,19 +5,23 @@ itself who made it. All are written where the option ``xla_dump_to`` of one comp
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
+from math import prod
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 
+from adcost._jax import AGAIN, SLOTS
 from adcost.targets.listing import Instruction, Listing, read, without_layouts
 
-ALIGNED = "between values"
 KINDS = {"parameter": "argument", "constant": "constant", "maybe-live-out": "output", "thread-local": "thread"}
+HOST = "color 5"  # of an allocation: the host's memory, in XLA's numbering
+OURS = str(Path(__file__).parent)
+BAKED = 1024  # bytes: smaller constants are the compiler's own
 
 
 class Place(NamedTuple):
@@ -25,6 +29,15 @@ class Place(NamedTuple):
 
     allocation: int
     offset: int
+
+
+class Allocation(NamedTuple):
+    """A piece of memory: its size in bytes, what it is for, whether it is an argument's that an output takes over."""
+
+    size: int
+    kind: str
+    host: bool
+    donated: bool
 
 
 @dataclass(frozen=True)
@@ -45,16 +58,19 @@ class Value:
 
 @dataclass(frozen=True)
 class Assignment:
-    """Allocations, each with its size and what it is for, and the values in them."""
+    """Allocations, and the values in them."""
 
-    allocations: Mapping[int, tuple[int, str]]
+    allocations: Mapping[int, Allocation]
     values: Sequence[Value]
 
     @cached_property
     def temporary(self) -> list[Value]:
         """The values of the temporary memory of which it is known when they live."""
-        kinds = self.allocations
-        return [v for v in self.values if kinds[v.place.allocation][1] == "temp" and v.born <= v.dies]
+        return [v for v in self.values if self.where(v).kind == "temp" and v.born <= v.dies]
+
+    def where(self, value: Value) -> Allocation:
+        """The allocation in which a value lies."""
+        return self.allocations[value.place.allocation]
 
     def at(self, time: int) -> list[Value]:
         """The values of the temporary memory at a time, largest first; of those that share a place the largest."""
@@ -65,9 +81,10 @@ class Assignment:
         return list(found.values())
 
     def over_time(self) -> np.ndarray:
-        """Bytes of temporary memory that values take at each time."""
-        total = np.zeros(max((value.dies for value in self.temporary), default=0) + 1, np.int64)
-        for _, sharing in groupby(sorted(self.temporary, key=_place), _place):
+        """Bytes of the device's temporary memory that values take at each time."""
+        here = sorted((value for value in self.temporary if not self.where(value).host), key=_place)
+        total = np.zeros(max((value.dies for value in here), default=0) + 1, np.int64)
+        for _, sharing in groupby(here, _place):
             values = list(sharing)
             first, last = min(value.born for value in values), max(value.dies for value in values)
             taken = np.zeros(max(last + 1 - first, 0), np.int64)
@@ -93,14 +110,15 @@ def assignment(buffers: str, live_ranges: str) -> Assignment:
         (name, _index(index)): (int(born), int(dies))
         for name, index, born, dies in (found.groups() for found in map(LIVES.match, live_ranges.splitlines()) if found)
     }
-    allocations: dict[int, tuple[int, str]] = {}
+    allocations: dict[int, Allocation] = {}
     values = []
     current = -1
     for line in buffers.splitlines():
         if found := ALLOCATION.match(line):
             current = int(found[1])
             kind = next((kind for word, kind in KINDS.items() if word in found[3]), "temp")
-            allocations[current] = int(found[2]), kind
+            donated = kind == "argument" and "maybe-live-out" in found[3]
+            allocations[current] = Allocation(int(found[2]), kind, HOST in found[3], donated)
         elif found := VALUE.match(line):
             key = found[1], _index((found[2] or "{}")[1:-1])
             born, dies = lives.get(key, (0, -1))
@@ -120,14 +138,17 @@ class Origin(NamedTuple):
     ----------
     instruction
         The one that computed it.
-    stacked
-        Is it written into a stack, a part at a time?
+    stack
+        What writes it into a stack, a part at a time; None of what is no stack.
+    steps
+        How many parts that has.
     carried
         Does a loop hand it from step to step?
     """
 
     instruction: Instruction
-    stacked: bool
+    stack: Instruction | None
+    steps: int
     carried: bool
 
 
@@ -135,11 +156,11 @@ THROUGH = frozenset("async-done bitcast copy copy-start copy-done reshape transp
 
 
 def origin(listing: Listing, value: Value) -> Origin | None:
-    """Follow a value to the instruction that computed it: into fusions, out of tuples, through loops."""
+    """Follow a value to the instruction that computed it: into fusions, out of tuples, through loops and branches."""
     if value.name not in listing.instructions:
         return None
     here, rest = listing.instructions[value.name], list(value.index)
-    stacked = carried = False
+    stack, steps, carried = None, 0, False
     seen: set[tuple[str, tuple[int, ...]]] = set()
     while (here.name, tuple(rest)) not in seen:
         seen.add((here.name, tuple(rest)))
@@ -149,22 +170,53 @@ def origin(listing: Listing, value: Value) -> Origin | None:
             made = _made_by_a_step(listing, here, rest[0])
             here, rest = (operands[0], rest) if made is None else (made, rest[1:])
         elif here.opcode == "parameter":
-            caller = next(iter(listing.callers.get(here.computation, [])), None)
-            if caller is not None and caller.opcode == "while":
-                here = caller
-            elif caller is not None and (here.number or 0) < len(caller.operands):
-                here = listing.instructions.get(caller.operands[here.number or 0], here)
-        elif inner := here.called.get("calls") or (here.opcode == "call" and here.called.get("to_apply")):
+            here = _given(listing, here)
+        elif inner := _inside(listing, here, rest):
             here = listing.root(inner)
         elif here.opcode == "tuple" and rest and rest[0] < len(operands):
             here, rest = operands[rest[0]], rest[1:]
         elif here.opcode == "get-tuple-element" and operands:
             here, rest = operands[0], [here.number or 0, *rest]
         elif here.opcode == "dynamic-update-slice" and len(operands) > 1:
-            here, stacked = operands[1], True
+            steps = max(steps, 1) * (_elements(here.shape) // max(_elements(operands[1].shape), 1))
+            stack, here = stack or here, operands[1]
         elif here.opcode in THROUGH and operands:
             here = operands[0]
-    return Origin(here, stacked, carried)
+    return Origin(here, stack, steps, carried)
+
+
+def _inside(listing: Listing, one: Instruction, index: Sequence[int]) -> str | None:
+    """The computation whose root is what an instruction gives: of a conditional the first branch that computes it."""
+    if one.opcode == "conditional":
+        return next((name for name in one.called.values() if _computes(listing, name, index)), None)
+    return one.called.get("calls") or (one.called.get("to_apply") if one.opcode == "call" else None)
+
+
+def _computes(listing: Listing, branch: str, index: Sequence[int]) -> bool:
+    """Does a branch compute a result, and not hand on what it was given?"""
+    made = listing.root(branch)
+    if made.opcode == "tuple" and index and index[0] < len(made.operands):
+        made = listing.instructions.get(made.operands[index[0]], made)
+    while made.opcode in THROUGH and made.operands and made.operands[0] in listing.instructions:
+        made = listing.instructions[made.operands[0]]
+    return made.opcode not in ("parameter", "get-tuple-element", "constant")
+
+
+def _given(listing: Listing, parameter: Instruction) -> Instruction:
+    """What a caller gives for a parameter: a loop itself, for its carry; the parameter where nobody calls."""
+    caller = next(iter(listing.callers.get(parameter.computation, [])), None)
+    if caller is None or caller.opcode == "while":
+        return caller or parameter
+    number = parameter.number or 0
+    if caller.opcode == "conditional":  # its first operand says which branch is taken
+        name = next(name for name, called in caller.called.items() if called == parameter.computation)
+        number = int(name.removeprefix("branch ")) + 1
+    given = caller.operands[number] if number < len(caller.operands) else ""
+    return listing.instructions.get(given, parameter)
+
+
+def _elements(shape: str) -> int:
+    return prod(map(int, filter(None, shape[shape.find("[") + 1 : shape.find("]")].split(","))))
 
 
 def _made_by_a_step(listing: Listing, loop: Instruction, number: int) -> Instruction | None:
@@ -179,64 +231,155 @@ def _made_by_a_step(listing: Listing, loop: Instruction, number: int) -> Instruc
 # What is told of it, so that it can be sent to another process.
 
 
-def held(folder: Path) -> list[dict[str, Any]]:
-    """What a compilation's reports in a folder say is alive at the peak, largest first; nothing if there are none.
+class Alive(TypedDict):
+    """A value at the peak: bytes, shape, what it is, parts of a stack, the operation and from where it was called.
 
-    Of each: ``size`` in bytes, ``shape``, ``what`` it is, ``operation``, and ``path``, the places in the source from
-    which it was called, innermost first, each with file, line and function.
+    ``path`` has file, line and function of each place, innermost first. ``host``: it lies in the host's memory.
     """
+
+    size: int
+    shape: str
+    what: str
+    steps: int
+    operation: str
+    path: list[list[Any]]
+    host: bool
+
+
+class Told(NamedTuple):
+    """What a compilation's reports say: what is alive at the peak, and the temporary bytes over the program's time."""
+
+    alive: list[Alive]
+    over_time: list[int]
+
+
+def told(folder: Path) -> Told:
+    """What a compilation's reports in a folder say; nothing if there are none."""
     texts = [path.read_text() for end in REPORTS for path in folder.glob(f"*{end}")]
     if len(texts) != len(REPORTS):
-        return []
+        return Told([], [])
     listing, plan = read(texts[0]), assignment(*texts[1:])
     over_time = plan.over_time()
-    alive = plan.at(int(over_time.argmax())) if len(over_time) else []
-    rows = [_told(listing, value) for value in alive]
-    rows += [_whole(listing, plan, number, *known) for number, known in plan.allocations.items()]
-    rest = sum(size for size, kind in plan.allocations.values() if kind == "temp") - sum(value.size for value in alive)
-    rows.append({"size": max(rest, 0), "shape": "", "what": ALIGNED, "operation": "", "path": []})
-    return sorted((row for row in rows if row["size"]), key=lambda row: -row["size"])
+    found = plan.at(int(over_time.argmax()))
+    rows = [_temporary(listing, value, plan.where(value).host) for value in found]
+    rows += [one for number in plan.allocations for one in _throughout(listing, plan, number)]
+    reserved = sum(one.size for one in plan.allocations.values() if one.kind == "temp" and not one.host)
+    unused = reserved - sum(value.size for value in found if not plan.where(value).host)
+    rows += [_row(unused, "", "between values")] if unused > 0 else []
+    rows.sort(key=lambda row: -row["size"])
+    return Told(rows, largest_of_each(over_time))
 
 
 REPORTS = ("after_optimizations.txt", "-buffer-assignment.txt", "-live-range.txt")
+TIMES = 1000  # of which the bytes are told, at most
 
 
-def _told(listing: Listing, value: Value) -> dict[str, Any]:
+def largest_of_each(over_time: np.ndarray) -> list[int]:
+    """The largest of each of at most so many stretches of equal length."""
+    stretches = np.array_split(over_time, min(TIMES, len(over_time)))
+    return [int(stretch.max()) for stretch in stretches]
+
+
+def _row(size: int, shape: str, what: str, operation: str = "", steps: int = 0, host: bool = False) -> Alive:
+    return {
+        "size": size,
+        "shape": shape,
+        "what": what,
+        "steps": steps,
+        "operation": operation,
+        "path": [],
+        "host": host,
+    }
+
+
+def _temporary(listing: Listing, value: Value, host: bool) -> Alive:
+    if value.shape.startswith("("):
+        return _row(value.size, value.shape, "addresses", host=host)
     found = origin(listing, value)
     if found is None:
-        return {"size": value.size, "shape": value.shape, "what": "value", "operation": value.name, "path": []}
+        return _row(value.size, value.shape, "value", value.name, host=host)
     made = found.instruction
-    backward = "transpose(" in made.op_name
-    what = "value" if made.opcode != "parameter" else "copy of an argument"
-    if found.stacked:
-        what = "residual of a loop" if "jvp(" in made.op_name and not backward else "output of a loop"
-    elif found.carried:
-        gradient = backward and not value.shape.startswith(COUNTERS)
-        what = "gradient that a loop adds up" if gradient else "carry of a loop"
-    return {
-        "size": value.size,
-        "shape": value.shape,
-        "what": what,
-        "operation": made.op_name or made.opcode,
-        "path": [list(frame) for frame in listing.path(made.frame)],
-    }
+    what = _scratch(listing, value) or _kind(found, value)
+    row = _row(value.size, value.shape, what, made.op_name or made.opcode, found.steps, host)
+    stacked = found.stack if made.opcode == "parameter" else None  # the line of the loop that stacks it
+    return {**row, "path": _path(listing, stacked or made)}
+
+
+def _kind(found: Origin, value: Value) -> str:
+    """What a temporary value is."""
+    direction = _direction(found.instruction.op_name)
+    if found.stack is not None and SLOTS in found.stack.op_name:
+        return "slots of a schedule"
+    if found.instruction.opcode == "parameter":
+        return "an argument once a step" if found.stack else "copy of an argument"
+    if found.stack:
+        return "residual of a loop" if direction == "forward" else "output of a loop"
+    if found.carried:
+        gradient = direction == "backward" and not value.shape.startswith(COUNTERS)
+        return "gradient that a loop adds up" if gradient else "carry of a loop"
+    return "value"
+
+
+def _direction(op_name: str) -> str:
+    """Is an operation of a ``forward`` pass, also one that is run again, of a ``backward`` pass, or of neither?"""
+    for scope in reversed(op_name.split("/")):
+        if scope.startswith("transpose("):
+            return "backward"
+        if scope.startswith("jvp(") or scope == AGAIN:
+            return "forward"
+    return ""
+
+
+def _scratch(listing: Listing, value: Value) -> str | None:
+    """Bytes that a call of a library asks for beside its results."""
+    made = listing.instructions[value.name]
+    return "scratch" if made.opcode == "custom-call" and value.index and value.shape.startswith(BYTES) else None
 
 
 COUNTERS = ("s", "u", "pred", "(")  # shapes that begin so are of no gradient
+BYTES = ("s8[", "u8[")
 
 
-def _whole(listing: Listing, plan: Assignment, number: int, size: int, kind: str) -> dict[str, Any]:
-    """An allocation that is held throughout: an argument, or an output."""
-    mine = [value for value in plan.values if value.place.allocation == number]
-    if kind not in ("argument", "output") or not mine:
-        return {"size": 0}
-    value = max(mine, key=lambda value: value.size)
-    found = origin(listing, value)
-    made = found.instruction if found else None
-    return {
-        "size": size,
-        "shape": value.shape,
-        "what": kind,
-        "operation": made.op_name if made else value.name,
-        "path": [list(frame) for frame in listing.path(made.frame)] if made and kind == "output" else [],
-    }
+def _path(listing: Listing, made: Instruction) -> list[list[Any]]:
+    return [list(frame) for frame in listing.path(made.frame)]
+
+
+def _throughout(listing: Listing, plan: Assignment, number: int) -> Iterator[Alive]:
+    """An allocation that is held throughout: an argument, an output, a constant."""
+    here = plan.allocations[number]
+    mine = [value for value in plan.values if value.place.allocation == number and value.name in listing.instructions]
+    if here.kind in ("argument", "constant"):
+        asked = {"argument": "parameter", "constant": "constant"}[here.kind]
+        mine = [value for value in mine if _is_given(listing, value.name, asked)] or mine
+    if not mine or here.kind not in ("argument", "constant", "output") or not here.size:
+        return
+    value = max(mine, key=lambda value: (value.dies, value.size))  # others may lie in the place of an output before it
+    made = listing.instructions[value.name]
+    if here.kind == "argument":
+        yield _row(
+            here.size, value.shape, "donated argument" if here.donated else "argument", made.op_name or made.name
+        )
+    elif here.kind == "output" and not value.shape.startswith("("):
+        found = origin(listing, value)
+        made = found.instruction if found else made
+        row = _row(here.size, value.shape, "output", made.op_name or made.opcode)
+        yield {**row, "path": _path(listing, made)}
+    elif here.kind == "output":
+        yield _row(here.size, value.shape, "addresses")
+    elif here.size >= BAKED:
+        row = _row(here.size, value.shape, "constant baked in", made.op_name or made.opcode)
+        yield {**row, "path": next((path for path in _paths_of_constant(listing, made) if path), [])}
+
+
+def _paths_of_constant(listing: Listing, made: Instruction) -> Iterator[list[list[Any]]]:
+    """From where a constant was written, and whoever reads it; not from where its compiler was asked for a plan."""
+    readers = [one for one in listing.computations[made.computation] if made.name in one.operands]
+    for one in (made, *readers):
+        path = _path(listing, one)
+        yield [] if any(place[0].startswith(OURS) for place in path[:1]) else path
+
+
+def _is_given(listing: Listing, name: str, opcode: str) -> bool:
+    """Is it a parameter of the program itself, or a constant?"""
+    one = listing.instructions[name]
+    return one.opcode == opcode and (opcode == "constant" or not listing.callers.get(one.computation))

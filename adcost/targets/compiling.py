@@ -13,7 +13,7 @@ from jax.sharding import SingleDeviceSharding
 
 from adcost import _jax
 from adcost.targets import Target, named
-from adcost.targets.alive import held
+from adcost.targets.alive import Told, told
 
 
 def compile_for(f: Callable[..., Any], *args: Any, target: str | Target = "cpu") -> Any:
@@ -74,21 +74,29 @@ def compiles_here(target: Target) -> bool:
 
 
 class Planned(NamedTuple):
-    """What a compiler plans: bytes by purpose, as ``planned_bytes`` has them, and what is alive at the peak."""
+    """What a compiler plans: bytes by purpose, as ``planned_bytes`` has them and ``constants``, and what it told."""
 
     sizes: dict[str, int]
-    held: list[dict[str, Any]]
+    told: Told
 
 
 def compiled_and_planned(lowered: Any, target: Target) -> Planned:
     """Compile a lowered program for a target, for the sake of its plan."""
+    compiled, found = compiled_and_told(lowered)
+    sizes = planned_bytes(compiled, target)
+    constants = sum(row["size"] for row in found.alive if row["what"] == "constant baked in")
+    beside = 0 if target.platform == "tpu" else constants  # its peak has them in it
+    return Planned({**sizes, "constants": constants, "total": sizes["total"] + beside}, found)
+
+
+def compiled_and_told(lowered: Any) -> tuple[Any, Told]:
+    """The executable of a lowered program, and what its compiler told of the memory at the peak."""
     with tempfile.TemporaryDirectory() as folder:
         compiled = lowered.compile(compiler_options={"xla_dump_to": folder})
         try:
-            alive = held(Path(folder))
+            return compiled, told(Path(folder))
         except (ValueError, LookupError, StopIteration):  # another version may write otherwise: the plan stays
-            alive = []
-        return Planned(planned_bytes(compiled, target), alive)
+            return compiled, Told([], [])
 
 
 CALLBACKS = frozenset(("debug_callback", "debug_print", "pure_callback", "io_callback"))

@@ -17,6 +17,7 @@ from typing import IO, Any
 
 from adcost import _jax
 from adcost.targets import Target
+from adcost.targets.alive import Told
 from adcost.targets.compiling import Planned
 
 KILLED = "the compiler's process was killed, most likely for want of memory"
@@ -73,7 +74,7 @@ def planned_elsewhere(program: bytes, donated: Sequence[int], target: Target) ->
         reply = _asked(worker, {"program": str(path), "donated": list(donated)})
     if "error" in reply:
         raise CompilerFailed(reply["error"])
-    return Planned(**reply)
+    return Planned(reply["sizes"], Told(*reply["told"]))
 
 
 def environment(target: Target) -> dict[str, str]:

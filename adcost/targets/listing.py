@@ -26,8 +26,8 @@ class Instruction:
     operands
         Names of instructions of the same computation.
     called
-        Computations, by the attribute that names them: ``calls``, ``body``, ``condition``, ``to_apply``. Those of a
-        conditional are not among them.
+        Computations, by the attribute that names them: ``calls``, ``body``, ``condition``, ``to_apply``; those of a
+        conditional by their number, as ``branch 0``.
     number
         Of a parameter, or the index that is taken out of a tuple.
     op_name
@@ -90,6 +90,7 @@ INSTRUCTION = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = (.*)$")
 LAYOUT = re.compile(r"\{[^{}]*\}|/\*.*?\*/")
 COMMENT = re.compile(r"/\*.*?\*/")
 CALLED = re.compile(r"\b(calls|body|condition|to_apply)=%?([\w.\-]+)")
+BRANCHES = re.compile(r"\bbranch_computations=\{([^}]*)\}|\b(?:true|false)_computation=%?([\w.\-]+)")
 OPERAND = re.compile(r"%([\w.\-]+(?:#\d+)*)")
 OP_NAME = re.compile(r'op_name="((?:[^"\\]|\\.)*)"')
 FRAME = re.compile(r"stack_frame_id=(\d+)")
@@ -153,6 +154,8 @@ def _instruction(name: str, computation: str, root: bool, text: str) -> Instruct
     inside = rest[: _closing("(" + rest) - 2]
     attributes = rest[len(inside) + 1 :]
     called = dict(CALLED.findall(attributes))
+    branches = [name.strip(" %") for many, one in BRANCHES.findall(attributes) for name in (many or one).split(",")]
+    called |= {f"branch {i}": name for i, name in enumerate(branches)}
     index = INDEX.search(attributes)
     number = int(inside) if opcode == "parameter" else int(index[1]) if index else None
     op_name, frame = OP_NAME.search(attributes), FRAME.search(attributes)

@@ -70,7 +70,7 @@ def test_a_printed_plan_has_the_five_largest_rows(plan):
     assert "residual of a loop" in text
     assert len(plan.peak.rows) > 5
     assert text.endswith("more")
-    assert json.loads(json.dumps(plan.peak.json()))[0]["path"][0]["file"] == __file__
+    assert json.loads(json.dumps(plan.peak.json()))["rows"][0]["path"][0]["file"] == __file__
 
 
 def test_nested_schedules_keep_what_they_say():
@@ -142,7 +142,7 @@ ENTRY %main (x: (f32[4], f32[9,4])) -> (f32[4], f32[9,4]) {
     ).values
     for spelling in (text, older):
         found = origin(read(spelling), value)
-        assert (found.instruction.name, found.stacked) == ("grown", True)
+        assert (found.instruction.name, found.steps) == ("grown", 9)
 
 
 def test_places_that_values_share_are_counted_once_and_only_while_they_live():

@@ -52,7 +52,7 @@ def test_another_process_plans_the_same():
     here = planned(program, TARGETS["cpu"], None)
     there = planned_elsewhere(bytes(exported.serialize()), (), TARGETS["cpu"])
     assert there.sizes["total"] == here.total
-    assert {tuple(row["path"][0]) for row in there.held if row["path"]} == {
+    assert {tuple(row["path"][0]) for row in there.told.alive if row["path"]} == {
         tuple(row.path[0]) for row in here.peak.rows if row.path
     }
 
