@@ -288,6 +288,11 @@ def scan_parts(eqn: Any) -> Scan:
     return Scan(params["jaxpr"], int(params["length"]), bool(params["reverse"]), *sizes)
 
 
+def loops(jaxpr: Any) -> bool:
+    """Does a program hold a loop?"""
+    return any(eqn.primitive.name == "while" or scan_length(eqn) is not None for eqn in equations(jaxpr))
+
+
 def scan_consts(eqn: Any) -> int:
     """How many operands of a scan, of either kind, are the same in every trip and come first."""
     # Those of the new kind are not told apart from the references to its carry.
@@ -540,7 +545,8 @@ def on_device(value: Any) -> Any:
 def exported(run: Callable[..., Any], shapes: Sequence[Any], platform: str, unknown: Sequence[Any]) -> Any:
     """A function of flat arguments, to be compiled in another process; some primitives give what nobody knows."""
     rules = tuple((primitive, _lowered_to_something) for primitive in unknown)
-    made = export.export(jax.jit(run), platforms=[platform], _override_lowering_rules=rules)(*shapes)
+    with whole_call_paths():
+        made = export.export(jax.jit(run), platforms=[platform], _override_lowering_rules=rules)(*shapes)
     return replace(made, unordered_effects=())  # those that are left had been of these primitives
 
 
@@ -556,6 +562,11 @@ def _lowered_to_something(ctx: Any, *operands: Any, **_: Any) -> Any:
 def line(eqn: Any) -> str:
     """Where an equation was written: file, line, function."""
     return str(source_info_util.summarize(eqn.source_info))
+
+
+def whole_call_paths() -> Any:
+    """What is lowered in this context has the whole call path of each operation; JAX keeps ten places."""
+    return config.traceback_in_locations_limit(1000)
 
 
 def call_paths(jaxpr: Any) -> Iterator[list[tuple[str, int, str]]]:

@@ -8,12 +8,14 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
+from adcost import _jax
+from adcost.checkpointing.rewriting import of_arrays
 from adcost.display import html_table, in_words, text_table
 from adcost.targets.alive import Alive, Told
 from adcost.targets.listing import Frame
 
 OURS = Path(__file__).parent
-PACKAGES = ("site-packages", "dist-packages", "<frozen")  # in paths of files that the user did not write
+PACKAGES = ("site-packages", "dist-packages", "<frozen", str(OURS))  # in paths of files that the user did not write
 COMPILERS = "made by JAX or the compiler"
 ARGUMENTS = ("argument", "donated argument")  # what the caller gives
 LINELESS = (*ARGUMENTS, "copy of an argument", "between values", "addresses")
@@ -55,18 +57,34 @@ class Held:
 
     @property
     def line(self) -> Frame | None:
-        """The innermost place that is in no package; where all are in packages the innermost, if that is not ours."""
-        others = [frame for frame in self.path if str(OURS) not in frame.file]
-        own = (frame for frame in others if not any(part in frame.file for part in PACKAGES))
-        return next(own, others[0] if others else None)
+        """The innermost place that is in no package; where all are in packages the innermost."""
+        own = (frame for frame in self.path if not any(part in frame.file for part in PACKAGES))
+        return next(own, self.path[0] if self.path else None)
 
     @property
     def where(self) -> str:
         """The line in words, and the one in a package that it led to; or why there is none."""
         if self.line is None:
             return "" if self.what in LINELESS else COMPILERS
-        inside = "" if self.line == self.path[0] else f", in {_place(self.path[0])}"
+        inside = (
+            ""
+            if self.line == self.path[0] or OURS in Path(self.path[0].file).parents
+            else f", in {_place(self.path[0])}"
+        )
         return f"{_place(self.line)}{inside}"
+
+    @property
+    def of(self) -> str:
+        """How many of which shape: ``3 x 1024 steps of f32[512,256]``."""
+        times = f"{self.count} x " if self.count > 1 else ""
+        if not self.steps:
+            return f"{times}{self.shape}"
+        parts = "slots" if self.what.startswith("slots") else "steps"
+        dtype, _, first = self.shape.partition("[")
+        size, _, rest = first.rstrip("]").partition(",")
+        if size != str(self.steps):  # loops in loops
+            return f"{times}{self.steps} {parts} in {self.shape}"
+        return f"{times}{self.steps} {parts} of {dtype}[{rest}]"
 
 
 @dataclass(frozen=True)
@@ -88,8 +106,8 @@ class Peak:
 
     @property
     def with_a_line(self) -> float:
-        """The share of the bytes of which the line is known, arguments aside."""
-        rows = [row for row in self.rows if row.what not in ARGUMENTS]
+        """The share of the bytes of which the line is known, arguments and their copies aside, which have a name."""
+        rows = [row for row in self.rows if row.what not in (*ARGUMENTS, "copy of an argument")]
         return sum(row.size for row in rows if row.line) / max(sum(row.size for row in rows), 1)
 
     def lines(self, most: int | None = None) -> str:
@@ -118,7 +136,7 @@ class Peak:
         return (
             in_words(row.size),
             "" if row.host else f"{row.size / max(self.total, 1):.0%}",
-            _shape(row),
+            row.of,
             f"{row.what}, on the host" if row.host else row.what,
             row.where,
             shorten(row.operation, NAMES),
@@ -168,29 +186,21 @@ ARGUMENT = re.compile(r"args\[(\d+)\]")
 
 def in_the_program(path: Iterable[Sequence[Any]]) -> tuple[Frame, ...]:
     """A call path, innermost first, as far as it leads through the program; then come those who asked for its plan."""
-    return tuple(takewhile(_is_the_program, (Frame(*place) for place in path)))
+    found = tuple(takewhile(_is_the_program, (Frame(*place) for place in path if place[0] != _jax.__file__)))
+    return found[:-1] if found and found[-1].function.startswith(of_arrays.__name__) else found
 
 
 def _is_the_program(frame: Frame) -> bool:
-    folder = Path(frame.file).parent
-    return OURS not in (folder, *folder.parents) or folder.name == "checkpointing"
+    file = Path(frame.file)
+    return OURS not in file.parents or file.relative_to(OURS).parts[0] not in ASKERS
+
+
+# Parts of this package that trace programs to ask something about them; others may be parts of the program.
+ASKERS = ("plan.py", "advise.py", "arguments.py", "candidates.py", "largest.py", "rulers", "suite", "targets")
 
 
 def _place(frame: Frame) -> str:
     return f"{Path(frame.file).name}:{frame.line} ({frame.function.rpartition('.')[2]})"
-
-
-def _shape(row: Held) -> str:
-    """``3 x 1024 steps of f32[512,256]``."""
-    times = f"{row.count} x " if row.count > 1 else ""
-    if not row.steps:
-        return f"{times}{row.shape}"
-    parts = "slots" if row.what.startswith("slots") else "steps"
-    dtype, _, first = row.shape.partition("[")
-    size, _, rest = first.rstrip("]").partition(",")
-    if size != str(row.steps):  # loops in loops
-        return f"{times}{row.steps} {parts} in {row.shape}"
-    return f"{times}{row.steps} {parts} of {dtype}[{rest}]"
 
 
 def _together(rows: Sequence[Held]) -> Iterator[Held]:

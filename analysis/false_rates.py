@@ -23,7 +23,7 @@ from adcost.suite.vocabulary import Interval
 from analysis import frame, studies
 from analysis.coverage import paired
 from analysis.frame import Results, parameters
-from analysis.verdict import Noise, Test, judge, put
+from analysis.verdict import EVERY, Noise, Test, judge, put
 from analysis.view import Found, views
 
 DRAWS, FITS = 400, 60  # of one number, and of a number that is made of several
@@ -71,7 +71,7 @@ def rates(results: Results, shape: np.ndarray) -> Iterator[Rate]:
     by_id = results.frame.set_index("id")
     seen = views(results)
     for claim in studies.CLAIMS:
-        for view in (view for view in seen if view.study == claim.study):
+        for view in (view for view in seen if claim.study in (view.study, EVERY)):
             for test, _, rows in put(claim, view):
                 if test.noisy:
                     found = simulated(test, by_id.loc[list(rows)], shape, rng)

@@ -208,10 +208,11 @@ def _baselines(view: View) -> list[str]:
 
 
 def _alike(views: Sequence[View]) -> list[list[View]]:
-    """The views in groups that differ by target alone."""
+    """The views in groups that differ by target alone, or also by the version of JAX."""
     groups: dict[Any, list[View]] = {}
     for view in views:
-        groups.setdefault((view.study, view.workload, view.origin), []).append(view)
+        origin = [fact for fact in view.origin if fact[0] == "dtype" or not studies.across_versions(view.study)]
+        groups.setdefault((view.study, view.workload, *origin), []).append(view)
     return list(groups.values())
 
 

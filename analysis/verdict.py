@@ -141,6 +141,7 @@ class Test:
 
 
 Rule = Callable[[View], Iterator[Test]]
+EVERY = "every study"  # of a claim that is about all programs
 
 
 @dataclass(frozen=True)
@@ -233,7 +234,7 @@ def verdicts(claims: Iterable[Claim], views: Sequence[View]) -> list[Verdict]:
     """Every claim of the studies that are viewed, on every target and workload."""
     found: dict[tuple[str, ...], Verdict] = {}
     for claim in claims:
-        for view in (view for view in views if view.study == claim.study):
+        for view in (view for view in views if claim.study in (view.study, EVERY)):
             apart = differences(view, views)
             for test, rule, rows in put(claim, view):
                 verdict = _stamped(test, claim, view, apart, rule, rows)

@@ -1,23 +1,28 @@
 """What a ruler is laid on: a case, its program, and the executable on a target."""
 
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 
+from adcost import _jax
 from adcost.suite.vocabulary import Case, Method, Program, Study
 from adcost.targets import Target
-from adcost.targets.compiling import lower_for, placed
+from adcost.targets.alive import Told, told
+from adcost.targets.compiling import placed, reporting_to, trace_for
 
 
 class Executable(NamedTuple):
-    """A compiled program and the seconds that its compiler took."""
+    """A compiled program, the seconds that its compiler took, and what that told; None where it was not asked."""
 
     compiled: Any
     seconds: float
+    told: Told | None
 
 
 def shapes_of(program: Program) -> tuple[Any, ...]:
@@ -58,14 +63,32 @@ class Subject:
         """The program compiled for the target; None of one that is not jitted."""
         if not self.method.jitted:
             return None
+        # One that runs here may be saved, and must not have been compiled with reports.
+        return self._compiled(reports=not self.target.attached)
+
+    @cached_property
+    def told(self) -> Told | None:
+        """What the compiler tells of the program, which is compiled again for that if it was not asked before."""
+        made = self.executable
+        return made and (made.told or self._compiled(reports=True).told)
+
+    @cached_property
+    def traced(self) -> Any:
+        """The program traced for the target."""
         # A function of its own: of one that it has seen before JAX returns the executable that it has, at once.
         # One that is compiled already stays as it is, with the arguments that it donates.
         run = self.program.run
         own = run if hasattr(run, "trace") else lambda *inputs: run(*inputs)
-        lowered = lower_for(own, *self.shapes, target=self.target)
-        start = time.perf_counter()
-        compiled = lowered.compile()
-        return Executable(compiled, time.perf_counter() - start)
+        return trace_for(own, *self.shapes, target=self.target)
+
+    def _compiled(self, reports: bool) -> Executable:
+        with _jax.whole_call_paths():
+            lowered = self.traced.lower()
+        with tempfile.TemporaryDirectory() as folder:
+            start = time.perf_counter()
+            compiled = lowered.compile(compiler_options=reporting_to(folder) if reports else None)
+            seconds = time.perf_counter() - start
+            return Executable(compiled, seconds, told(Path(folder)) if reports else None)
 
     @cached_property
     def call(self) -> Callable[[], Any]:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from adcost.rulers import check, clock, compiler, count, device, estimate, fit, limited, process, told
+from adcost.rulers import check, clock, compiler, count, device, estimate, fit, limited, lines, process, told
 from adcost.rulers.subject import Subject
 from adcost.suite.vocabulary import Number
 from adcost.targets import Target
@@ -47,6 +47,7 @@ class Ruler:
 RULERS = {
     "compiler": Ruler(compiler.take, "executable"),
     "compile": Ruler(compiler.take_seconds, "executable"),
+    "lines": Ruler(lines.take, "executable"),
     "count": Ruler(count.take, "program"),
     "told": Ruler(told.take, "executable"),
     "process": Ruler(process.take, "run", ("cpu",), process.ALLOCATOR, watched=True),

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 
@@ -40,6 +41,11 @@ class Suite:
     @classmethod
     def of(cls, folders: Sequence[Path], effort: Effort, journal: Journal, say: Say = lambda line: None) -> "Suite":
         return cls(folders, load(*folders), effort, journal, say)
+
+    @cached_property
+    def ends(self) -> frozenset[Case]:
+        """The last size of every method."""
+        return frozenset(case for study in self.studies.values() for case in study.ends())
 
     def study(self, case: Case) -> Study:
         return self.studies[case.study]
@@ -272,7 +278,8 @@ def measure(
             suite.journal.put(Record(case, target.name, missing=(gap,)))
             continue
         known = before if before is not None and before.measured else None
-        lay = Lay(case, target.name, () if known else tuple(laid), suite.effort.process_runs, str(folder / case.id))
+        asked = [name for name in laid if name != "lines" or suite.effort.all_lines or case in suite.ends]
+        lay = Lay(case, target.name, () if known else tuple(asked), suite.effort.process_runs, str(folder / case.id))
         numbers, missing = _answer(ask, lay, suite.effort.limit_seconds, "compiler")
         if known:  # its numbers stand; without an executable it has no time
             if missing:

@@ -16,10 +16,11 @@ class Effort:
     process_runs: int  # peaks of which the highest counts
     limit_seconds: float  # after which a case is given up
     compiles_all: bool  # ask compilers of other devices for every case
+    all_lines: bool  # ask for the lines of every case that runs here, not of each method's largest alone
     fits: bool  # seek the largest case that fits a compiler's device
 
 
 EFFORTS = {
-    "quick": Effort(5, 0.2, 2, 6, 2, 60, compiles_all=False, fits=False),
-    "full": Effort(10, 1.5, 3, 12, 3, 600, compiles_all=True, fits=True),
+    "quick": Effort(5, 0.2, 2, 6, 2, 60, compiles_all=False, all_lines=False, fits=False),
+    "full": Effort(10, 1.5, 3, 12, 3, 600, compiles_all=True, all_lines=True, fits=True),
 }

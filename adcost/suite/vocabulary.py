@@ -281,6 +281,8 @@ class Study:
         loops, they are held against such an execution at the sizes in ``executed``.
     matrix_products
         Are those of the compiled program counted too? Recomputation that the compiler removed is missing there.
+    lines
+        Are what is alive at the peak and its lines told one by one, and the memory over the program's time?
     fit
         How large a case may be, asked of compilers.
     compared
@@ -311,6 +313,7 @@ class Study:
     executions: Callable[[Case], int] | None = None
     executed: Mapping[str, Sequence[int]] = field(default_factory=dict)
     matrix_products: bool = False
+    lines: bool = False
     fit: Fit | None = None
     compared: Mapping[str, Sequence[int]] = field(default_factory=dict)
     besides: Mapping[str, Mapping[str, Sequence[int]]] = field(default_factory=dict)
@@ -332,6 +335,15 @@ class Study:
                     left_out = method.variant_of and profile in self.unvaried
                     if not left_out and (method.followed or _among(case, others)) and self.affords(case):
                         yield case
+
+    def ends(self) -> Iterator[Case]:
+        """The last size of every method in every profile, of each kind that words tell apart."""
+        for profile in PROFILES:
+            last = {
+                (case.method, case.dtype, *(v for _, v in case.params if isinstance(v, str))): case
+                for case in self.cases(profile)
+            }
+            yield from last.values()
 
     def witnesses(self, case: Case) -> bool:
         """Is the case one whose evaluations are counted in an execution as well?"""

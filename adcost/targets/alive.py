@@ -6,7 +6,7 @@ itself who made it. All are written where the option ``xla_dump_to`` of one comp
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
 from math import prod
@@ -21,6 +21,7 @@ from adcost.targets.listing import Instruction, Listing, read, without_layouts
 KINDS = {"parameter": "argument", "constant": "constant", "maybe-live-out": "output", "thread-local": "thread"}
 HOST = "color 5"  # of an allocation: the host's memory, in XLA's numbering
 OURS = str(Path(__file__).parent)
+CONSTANT = "constant baked in"
 BAKED = 1024  # bytes: smaller constants are the compiler's own
 
 
@@ -73,9 +74,9 @@ class Assignment:
         return self.allocations[value.place.allocation]
 
     def at(self, time: int) -> list[Value]:
-        """The values of the temporary memory at a time, largest first; of those that share a place the largest."""
+        """The values of the temporary memory at a time, largest first; of those of a place the largest and last."""
         found: dict[Place, Value] = {}
-        for value in sorted(self.temporary, key=lambda value: -value.size):
+        for value in sorted(self.temporary, key=lambda value: (-value.size, -value.born)):
             if value.born <= time <= value.dies:
                 found.setdefault(value.place, value)
         return list(found.values())
@@ -156,10 +157,26 @@ THROUGH = frozenset("async-done bitcast copy copy-start copy-done reshape transp
 
 
 def origin(listing: Listing, value: Value) -> Origin | None:
-    """Follow a value to the instruction that computed it: into fusions, out of tuples, through loops and branches."""
-    if value.name not in listing.instructions:
+    """The instruction that computed a value; of what lies ready for a loop to fill, what the loop fills it with."""
+    found = _followed(listing, value.name, value)
+    if found is None or found.stack or found.carried or found.instruction.opcode not in EMPTY:
+        return found
+    for pack in listing.users.get(value.name, []):
+        for loop in listing.users.get(pack.name, []):
+            if pack.opcode == "tuple" and loop.opcode == "while":
+                filled = replace(value, index=(pack.operands.index(value.name),))
+                return _followed(listing, loop.name, filled) or found
+    return found
+
+
+EMPTY = ("broadcast", "constant", "custom-call")  # a TPU's compiler allocates by a call
+
+
+def _followed(listing: Listing, name: str, value: Value) -> Origin | None:
+    """Follow a value to what computed it: into fusions, out of tuples, through loops and branches."""
+    if name not in listing.instructions:
         return None
-    here, rest = listing.instructions[value.name], list(value.index)
+    here, rest = listing.instructions[name], list(value.index)
     stack, steps, carried = None, 0, False
     seen: set[tuple[str, tuple[int, ...]]] = set()
     while (here.name, tuple(rest)) not in seen:
@@ -177,7 +194,7 @@ def origin(listing: Listing, value: Value) -> Origin | None:
             here, rest = operands[rest[0]], rest[1:]
         elif here.opcode == "get-tuple-element" and operands:
             here, rest = operands[0], [here.number or 0, *rest]
-        elif here.opcode == "dynamic-update-slice" and len(operands) > 1:
+        elif here.opcode == "dynamic-update-slice" and len(operands) > 1 and not value.shape.endswith("[]"):
             steps = max(steps, 1) * (_elements(here.shape) // max(_elements(operands[1].shape), 1))
             stack, here = stack or here, operands[1]
         elif here.opcode in THROUGH and operands:
@@ -223,9 +240,11 @@ def _made_by_a_step(listing: Listing, loop: Instruction, number: int) -> Instruc
     """What a step of a loop makes of an element of its carry; None if it hands it on as it is."""
     root = listing.root(loop.called["body"])
     made = listing.instructions.get(root.operands[number]) if number < len(root.operands) else None
-    if made is None or (made.opcode == "get-tuple-element" and made.number == number):
+    if made is None:
         return None
-    return made
+    taken = [listing.instructions[name].opcode for name in made.operands if name in listing.instructions]
+    handed_on = made.opcode == "get-tuple-element" and made.number == number and taken == ["parameter"]
+    return None if handed_on else made
 
 
 # What is told of it, so that it can be sent to another process.
@@ -252,9 +271,21 @@ class Told(NamedTuple):
     alive: list[Alive]
     over_time: list[int]
 
+    @property
+    def constants(self) -> int:
+        """Bytes of the arrays that the program itself holds."""
+        return sum(row["size"] for row in self.alive if row["what"] == CONSTANT)
+
 
 def told(folder: Path) -> Told:
-    """What a compilation's reports in a folder say; nothing if there are none."""
+    """What a compilation's reports in a folder say; nothing if there are none, or if another version wrote them."""
+    try:
+        return _told(folder)
+    except (ValueError, LookupError, StopIteration):
+        return Told([], [])
+
+
+def _told(folder: Path) -> Told:
     texts = [path.read_text() for end in REPORTS for path in folder.glob(f"*{end}")]
     if len(texts) != len(REPORTS):
         return Told([], [])
@@ -367,14 +398,13 @@ def _throughout(listing: Listing, plan: Assignment, number: int) -> Iterator[Ali
     elif here.kind == "output":
         yield _row(here.size, value.shape, "addresses")
     elif here.size >= BAKED:
-        row = _row(here.size, value.shape, "constant baked in", made.op_name or made.opcode)
+        row = _row(here.size, value.shape, CONSTANT, made.op_name or made.opcode)
         yield {**row, "path": next((path for path in _paths_of_constant(listing, made) if path), [])}
 
 
 def _paths_of_constant(listing: Listing, made: Instruction) -> Iterator[list[list[Any]]]:
     """From where a constant was written, and whoever reads it; not from where its compiler was asked for a plan."""
-    readers = [one for one in listing.computations[made.computation] if made.name in one.operands]
-    for one in (made, *readers):
+    for one in (made, *listing.users.get(made.name, [])):
         path = _path(listing, one)
         yield [] if any(place[0].startswith(OURS) for place in path[:1]) else path
 

@@ -47,6 +47,11 @@ def compile_for(f: Callable[..., Any], *args: Any, target: str | Target = "cpu")
 
 def lower_for(f: Callable[..., Any], *args: Any, target: Target) -> Any:
     """``f(*args)`` traced and lowered for a target, to be compiled."""
+    return trace_for(f, *args, target=target).lower()
+
+
+def trace_for(f: Callable[..., Any], *args: Any, target: Target) -> Any:
+    """``f(*args)`` traced for a target, to be lowered."""
     jitted: Any = f if _jax.is_jitted(f) else jax.jit(f)  # one that is compiled keeps its donated arguments
     traced = jitted.trace(*placed(args, target))
     if not target.attached:
@@ -55,13 +60,14 @@ def lower_for(f: Callable[..., Any], *args: Any, target: Target) -> Any:
             raise ValueError(
                 f"{min(called)} calls back into Python, which needs {target.name} itself: plan it where one is"
             )
-    return traced.lower()
+    return traced
 
 
 def lower_flat(run: Callable[..., Any], shapes: Sequence[Any], donated: Sequence[int], target: Target) -> Any:
     """Lower a function of flat arguments, some of them donated, for a target that this process can compile for."""
     _require(target)
-    return jax.jit(run, donate_argnums=tuple(donated)).lower(*placed(tuple(shapes), target))
+    with _jax.whole_call_paths():
+        return jax.jit(run, donate_argnums=tuple(donated)).lower(*placed(tuple(shapes), target))
 
 
 def compiles_here(target: Target) -> bool:
@@ -82,21 +88,20 @@ class Planned(NamedTuple):
 
 def compiled_and_planned(lowered: Any, target: Target) -> Planned:
     """Compile a lowered program for a target, for the sake of its plan."""
-    compiled, found = compiled_and_told(lowered)
-    sizes = planned_bytes(compiled, target)
-    constants = sum(row["size"] for row in found.alive if row["what"] == "constant baked in")
-    beside = 0 if target.platform == "tpu" else constants  # its peak has them in it
-    return Planned({**sizes, "constants": constants, "total": sizes["total"] + beside}, found)
-
-
-def compiled_and_told(lowered: Any) -> tuple[Any, Told]:
-    """The executable of a lowered program, and what its compiler told of the memory at the peak."""
     with tempfile.TemporaryDirectory() as folder:
-        compiled = lowered.compile(compiler_options={"xla_dump_to": folder})
-        try:
-            return compiled, told(Path(folder))
-        except (ValueError, LookupError, StopIteration):  # another version may write otherwise: the plan stays
-            return compiled, Told([], [])
+        compiled = lowered.compile(compiler_options=reporting_to(folder))
+        found = told(Path(folder))
+    sizes = planned_bytes(compiled, target)
+    beside = 0 if target.platform == "tpu" else found.constants  # its peak has them in it
+    return Planned({**sizes, "constants": found.constants, "total": sizes["total"] + beside}, found)
+
+
+def reporting_to(folder: str) -> dict[str, str]:
+    """Options of one compilation whose reports ``told`` reads.
+
+    An executable that was compiled so writes reports again whenever it is loaded: it must not be saved.
+    """
+    return {"xla_dump_to": folder}
 
 
 CALLBACKS = frozenset(("debug_callback", "debug_print", "pure_callback", "io_callback"))

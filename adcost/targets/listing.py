@@ -61,6 +61,15 @@ class Listing:
         return found
 
     @cached_property
+    def users(self) -> dict[str, list[Instruction]]:
+        """The instructions that read another."""
+        found: dict[str, list[Instruction]] = {}
+        for instruction in self.instructions.values():
+            for name in instruction.operands:
+                found.setdefault(name, []).append(instruction)
+        return found
+
+    @cached_property
     def callers(self) -> dict[str, list[Instruction]]:
         """The instructions that call a computation."""
         found: dict[str, list[Instruction]] = {}

@@ -2,7 +2,8 @@
 
 A room is a folder here. ``claims.py`` ends in ``CLAIMS``; a claim is one function, which yields tests, and one entry
 there. What its numbers advise, a study may say in a function ``advice``. ``figures.py`` may have ``figures(view)``,
-``tables(view)``, of several targets at once ``across(views)``, and besides ``animations()`` and ``notes()``.
+``tables(view)``, of several targets at once ``across(views)`` (also of several versions of JAX if it says
+``ACROSS_VERSIONS``), and besides ``animations()`` and ``notes()``.
 """
 
 import importlib
@@ -40,6 +41,11 @@ def advice(results: Results) -> list[Advice]:
     found = [view for view in views(results) if view.attached and hasattr(ROOMS.get(view.study), "advice")]
     found.sort(key=lambda view: list(ROOMS).index(view.study))
     return [said for view in found for said in ROOMS[view.study].advice(view)]
+
+
+def across_versions(study: str) -> bool:
+    """Do a study's figures put results of several versions of JAX beside each other?"""
+    return study in _rooms and bool(getattr(_part(study, "figures"), "ACROSS_VERSIONS", False))
 
 
 def drawn(study: str, kind: str, *given: Any) -> list[Any]:

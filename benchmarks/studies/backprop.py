@@ -245,11 +245,14 @@ def program(case: Case, method: Method | None = None) -> Program:
     """The gradient of the loss with respect to the weights (of a yardstick: the loss), by the case's method."""
     method = method or METHODS[case.method]
     of_chain = gradient if method.differentiates else value
-    plain = of_chain(case, method.build(layer, case["depth"]))
+    return with_slots(of_chain(case, method.build(layer, case["depth"])), method, case["depth"])
+
+
+def with_slots(program: Program, method: Method, depth: int) -> Program:
+    """The program, which says how many slots its schedule has."""
     if method.schedule is None:
-        return plain
-    schedule = method.schedule(case["depth"])
-    return replace(plain, facts={**plain.facts, "slots": (schedule.slots, "activations")})
+        return program
+    return replace(program, facts={**program.facts, "slots": (method.schedule(depth).slots, "activations")})
 
 
 def gradient(case: Case, chain: Chain) -> Program:

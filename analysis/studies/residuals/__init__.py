@@ -1,0 +1,1 @@
+"""The study ``residuals``: its readings, claims and figures; and what the whole suite says of lines."""
