@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import takewhile
+from math import prod
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -80,11 +81,12 @@ class Held:
         if not self.steps:
             return f"{times}{self.shape}"
         parts = "slots" if self.what.startswith("slots") else "steps"
-        dtype, _, first = self.shape.partition("[")
-        size, _, rest = first.rstrip("]").partition(",")
-        if size != str(self.steps):  # loops in loops
+        dtype, _, inside = self.shape.partition("[")
+        sizes = inside.rstrip("]").split(",")
+        outer = next((i for i in range(1, len(sizes) + 1) if prod(map(int, sizes[:i])) == self.steps), None)
+        if outer is None:  # the compiler has put the steps elsewhere
             return f"{times}{self.steps} {parts} in {self.shape}"
-        return f"{times}{self.steps} {parts} of {dtype}[{rest}]"
+        return f"{times}{self.steps} {parts} of {dtype}[{','.join(sizes[outer:])}]"
 
 
 @dataclass(frozen=True)

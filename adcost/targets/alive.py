@@ -158,27 +158,35 @@ THROUGH = frozenset("async-done bitcast copy copy-start copy-done reshape transp
 
 def origin(listing: Listing, value: Value) -> Origin | None:
     """The instruction that computed a value; of what lies ready for a loop to fill, what the loop fills it with."""
-    found = _followed(listing, value.name, value)
-    if found is None or found.stack or found.carried or found.instruction.opcode not in EMPTY:
+    if value.name not in listing.instructions:
+        return None
+    found = _followed(listing, listing.instructions[value.name], value, set())
+    if _rank(found) < EMPTY:
         return found
     for pack in listing.users.get(value.name, []):
         for loop in listing.users.get(pack.name, []):
             if pack.opcode == "tuple" and loop.opcode == "while":
                 filled = replace(value, index=(pack.operands.index(value.name),))
-                return _followed(listing, loop.name, filled) or found
+                return _followed(listing, loop, filled, set())
     return found
 
 
-EMPTY = ("broadcast", "constant", "custom-call")  # a TPU's compiler allocates by a call
+EMPTY = 3  # the rank of what nothing has computed
 
 
-def _followed(listing: Listing, name: str, value: Value) -> Origin | None:
+def _rank(found: Origin) -> int:
+    """How much an origin says."""
+    if found.stack is not None:
+        return 0
+    # A TPU's compiler allocates by a call.
+    return {"parameter": 2, "broadcast": EMPTY, "constant": EMPTY, "custom-call": EMPTY}.get(
+        found.instruction.opcode, 1
+    )
+
+
+def _followed(listing: Listing, here: Instruction, value: Value, seen: set[tuple[str, tuple[int, ...]]]) -> Origin:
     """Follow a value to what computed it: into fusions, out of tuples, through loops and branches."""
-    if name not in listing.instructions:
-        return None
-    here, rest = listing.instructions[name], list(value.index)
-    stack, steps, carried = None, 0, False
-    seen: set[tuple[str, tuple[int, ...]]] = set()
+    stack, steps, carried, rest = None, 0, False, list(value.index)
     while (here.name, tuple(rest)) not in seen:
         seen.add((here.name, tuple(rest)))
         operands = [listing.instructions[name] for name in here.operands if name in listing.instructions]
@@ -188,7 +196,18 @@ def _followed(listing: Listing, name: str, value: Value) -> Origin | None:
             here, rest = (operands[0], rest) if made is None else (made, rest[1:])
         elif here.opcode == "parameter":
             here = _given(listing, here)
-        elif inner := _inside(listing, here, rest):
+        elif here.opcode == "conditional":
+            roots = [listing.root(branch) for branch in here.called.values()]
+            ends = [_followed(listing, root, replace(value, index=tuple(rest)), seen) for root in roots]
+            best = min(ends, key=_rank, default=None)
+            if best is not None and _rank(best) < 2:  # a branch computes it: others may hand on what they are given
+                return Origin(
+                    best.instruction,
+                    stack or best.stack,
+                    max(steps, 1) * max(best.steps, bool(stack)),
+                    carried or best.carried,
+                )
+        elif inner := here.called.get("calls") or (here.opcode == "call" and here.called.get("to_apply")):
             here = listing.root(inner)
         elif here.opcode == "tuple" and rest and rest[0] < len(operands):
             here, rest = operands[rest[0]], rest[1:]
@@ -200,23 +219,6 @@ def _followed(listing: Listing, name: str, value: Value) -> Origin | None:
         elif here.opcode in THROUGH and operands:
             here = operands[0]
     return Origin(here, stack, steps, carried)
-
-
-def _inside(listing: Listing, one: Instruction, index: Sequence[int]) -> str | None:
-    """The computation whose root is what an instruction gives: of a conditional the first branch that computes it."""
-    if one.opcode == "conditional":
-        return next((name for name in one.called.values() if _computes(listing, name, index)), None)
-    return one.called.get("calls") or (one.called.get("to_apply") if one.opcode == "call" else None)
-
-
-def _computes(listing: Listing, branch: str, index: Sequence[int]) -> bool:
-    """Does a branch compute a result, and not hand on what it was given?"""
-    made = listing.root(branch)
-    if made.opcode == "tuple" and index and index[0] < len(made.operands):
-        made = listing.instructions.get(made.operands[index[0]], made)
-    while made.opcode in THROUGH and made.operands and made.operands[0] in listing.instructions:
-        made = listing.instructions[made.operands[0]]
-    return made.opcode not in ("parameter", "get-tuple-element", "constant")
 
 
 def _given(listing: Listing, parameter: Instruction) -> Instruction:

@@ -178,6 +178,26 @@ def test_what_a_loop_stacks_of_an_array_it_closes_over(target):
     assert {row.line.line for row in stacks} == {line_of(closed_over, "lax.cond"), line_of(closed_over, "jnp.sin")}
 
 
+@each_target
+def test_residuals_of_loops_in_loops_and_in_branches_that_may_not_run(target):
+    """As of an adaptive solver: an outer loop whose step does nothing once it has ended."""
+
+    def solved(w, h):
+        def inner(h, _):
+            return jnp.tanh(h @ w), None
+
+        def outer(h, i):
+            return lax.cond(i < 6, lambda h: lax.scan(inner, h, None, length=7)[0], lambda h: h, h), None
+
+        return jnp.sum(lax.scan(outer, h, jnp.arange(8))[0])
+
+    plan = adcost.plan(jax.grad(solved), W, H, target=target)
+    largest = plan.peak.rows[0]
+    assert (largest.what, largest.steps) == ("residual of a loop", 56)
+    assert largest.line.line == line_of(solved, "jnp.tanh")
+    assert f"56 steps of f32[{ROWS},{WIDTH}]" in largest.of
+
+
 @needs_h100
 def test_what_is_moved_to_the_host_is_beside_the_plan():
     policy = jax.checkpoint_policies.save_and_offload_only_these_names(

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 
+from analysis.lines import rows
 from analysis.rules import exact
-from analysis.studies.residuals.readings import STORED, predicted, rows
+from analysis.studies.residuals.readings import STORED, predicted
 from analysis.verdict import EVERY, Band, Cause, Claim, Test, at_least, at_most
 from analysis.view import View
 

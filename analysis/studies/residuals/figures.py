@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from analysis.studies.residuals.readings import Row, over_time, predicted, rows
+from analysis.lines import Row, over_time, rows
+from analysis.studies.residuals.readings import predicted
 from analysis.style import COLOURS, GREY, Drawn, Table, legend, styled
 from analysis.view import View
 
