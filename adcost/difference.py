@@ -96,12 +96,14 @@ def diff(before: Plan | str | Path, after: Plan | str | Path) -> Difference:
         If a file holds no plan.
     """
     first, second = (one if isinstance(one, Plan) else Plan.load(one) for one in (before, after))
-    names = [
-        one.target if isinstance(one, Plan) else f"{Path(one).name}, {two.target}"
-        for one, two in zip((before, after), (first, second), strict=True)
-    ]
+    names = [_named(*pair, first.jax != second.jax) for pair in ((before, first), (after, second))]
     rows = () if first.peak is None or second.peak is None else tuple(_changes(first.peak, second.peak))
     return Difference(rows, names[0], names[1], (first.total, second.total))
+
+
+def _named(given: Plan | str | Path, plan: Plan, version: bool) -> str:
+    file = [] if isinstance(given, Plan) else [Path(given).name]
+    return ", ".join([*file, plan.target, *([f"JAX {plan.jax}"] if version else [])])
 
 
 def _changes(before: Peak, after: Peak) -> Iterator[Change]:

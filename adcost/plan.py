@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jaxlib.version
 import numpy as np
 from jax.extend import core
 
@@ -58,6 +57,8 @@ class Plan:
         What takes memory on the device and is not in the plan, a line each.
     peak
         What is alive at the peak, by the line of the source that made it; None where the compiler does not tell.
+    jax
+        The version of JAX that made it.
     """
 
     target: str
@@ -73,6 +74,7 @@ class Plan:
     unseen: tuple[str, ...] = ()
     peak: Peak | None = field(default=None, repr=False, compare=False)
     constants: int = 0
+    jax: str = jax.__version__
 
     @property
     def fits(self) -> bool | None:
@@ -86,8 +88,7 @@ class Plan:
 
     def save(self, file: str | Path) -> None:
         """Write it to a file, for ``Plan.load`` and ``adcost.diff``."""
-        told = {**self.json(), "versions": {"jax": jax.__version__, "jaxlib": jaxlib.version.__version__}}
-        Path(file).write_text(json.dumps(told) + "\n")
+        Path(file).write_text(json.dumps(self.json()) + "\n")
 
     @staticmethod
     def load(file: str | Path) -> "Plan":
@@ -100,7 +101,7 @@ class Plan:
         """
         try:
             told = json.loads(Path(file).read_text())
-            told = {name: value for name, value in told.items() if name not in ("fits", "versions")}
+            told = {name: value for name, value in told.items() if name != "fits"}
             peak = None if told["peak"] is None else Peak.of_json(told["peak"], told["total"])
             return Plan(**{**told, "peak": peak, "caveats": tuple(told["caveats"]), "unseen": tuple(told["unseen"])})
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
@@ -220,9 +221,10 @@ def planned(program: Traced, target: Target, memory: int | None) -> Plan:
     names = {eqn.primitive.name for eqn in _jax.equations(program.closed.jaxpr)}
     unseen = tuple(said for primitives, said in UNSEEN[target.platform] if names & primitives)
     counted = counted_of(program)
+    by_purpose: dict[str, Any] = {name: sizes.get(name, 0) for name in PURPOSES}
     return Plan(
         target=target.name,
-        **{name: sizes.get(name, 0) for name in PURPOSES},
+        **by_purpose,
         memory=memory,
         flops=counted.flops,
         caveats=counted.caveats,

@@ -54,7 +54,8 @@ def _peak(program: str, target: str) -> Iterator[str]:
     found = planned(program, target)
     if found.peak is None:
         raise RuntimeError(f"the compiler of {target} tells nothing of {program}")
-    yield f"\n**{program}, {target}**: {in_words(found.total)}; {found.peak.with_a_line:.1%} of the bytes have a line\n"
+    shares = f"the rows tell {found.peak.told / found.total:.1%}, {found.peak.with_a_line:.1%} of that has a line"
+    yield f"\n**{program}, {target}**: {in_words(found.total)}; {shares}\n"
     yield "| memory | share | shape | what | line | operation |"
     yield "|--:|--:|---|---|---|---|"
     for row in found.peak.rows[:ROWS]:

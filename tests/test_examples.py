@@ -18,6 +18,7 @@ SMALL = {  # constants of each file, and the size that its example is asked for
     "transformer": ({"LAYERS": 6, "HEADS": 2, "WIDTH": 16, "TOKENS": 8}, 2),
     "recurrent": ({"BATCH": 2, "LENGTH": 30}, 30),
     "mlp": ({}, 4),
+    "chain": ({"LAYERS": 4, "WIDTH": 8}, 4),
     "adaptive_ode": ({"MOST_STEPS": 16}, 2),
 }
 NEEDS = {"navier_stokes": "exponax", "recurrent": "flax", "adaptive_ode": "diffrax"}
