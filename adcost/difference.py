@@ -115,7 +115,7 @@ def _changes(before: Peak, after: Peak) -> Iterator[Change]:
         sizes = [sum(row.size for row in mine) for mine in rows]
         if abs(sizes[1] - sizes[0]) > least:
             what = [", ".join(dict.fromkeys(row.what for row in mine)) for mine in rows]
-            found.append(Change(_words(place, *rows), sizes[0], sizes[1], (what[0], what[1])))
+            found.append(Change(_words(*rows), sizes[0], sizes[1], (what[0], what[1])))
     yield from sorted(found, key=lambda row: -abs(row.after - row.before))
 
 
@@ -128,11 +128,11 @@ def _by_place(peak: Peak) -> dict[Any, list[Held]]:
     for row in peak.rows:
         line = row.line
         place = (row.what, row.operation) if line is None else (PACKAGE.sub("", line.file), line.line, line.function)
-        found.setdefault((*place, row.host), []).append(row)
+        found.setdefault((*place, row.beside), []).append(row)
     return found
 
 
-def _words(place: Any, before: Sequence[Held], after: Sequence[Held]) -> str:
+def _words(before: Sequence[Held], after: Sequence[Held]) -> str:
     row = (*before, *after)[0]
     said = row.where if row.line is not None else row.operation or row.what
-    return f"{said}, on the host" if place[-1] else said
+    return ", ".join(filter(None, (said, row.beside)))

@@ -43,8 +43,8 @@ class Held:
         The places from which it was called, innermost first, of several the first's; empty of what has no line.
     steps
         Of a stack that a loop fills, how many parts it has; 0 of what is none.
-    host
-        Does it lie in the host's memory?
+    beside
+        Where it lies if not in the device's own memory: ``on the host``, or ``on the chip`` of a TPU.
     """
 
     size: int
@@ -54,7 +54,7 @@ class Held:
     operation: str
     path: tuple[Frame, ...] = ()
     steps: int = 0
-    host: bool = False
+    beside: str = ""
 
     @property
     def line(self) -> Frame | None:
@@ -73,6 +73,11 @@ class Held:
             else f", in {_place(self.path[0])}"
         )
         return f"{_place(self.line)}{inside}"
+
+    @property
+    def kind(self) -> str:
+        """What it is, and where if not in the device's own memory."""
+        return ", ".join(filter(None, (self.what, self.beside)))
 
     @property
     def of(self) -> str:
@@ -104,7 +109,7 @@ class Peak:
     @property
     def told(self) -> int:
         """The bytes of the rows that lie on the device."""
-        return sum(row.size for row in self.rows if not row.host)
+        return sum(row.size for row in self.rows if not row.beside)
 
     @property
     def with_a_line(self) -> float:
@@ -137,9 +142,9 @@ class Peak:
     def _cells(self, row: Held) -> Sequence[str]:
         return (
             in_words(row.size),
-            "" if row.host else f"{row.size / max(self.total, 1):.0%}",
+            "" if row.beside else f"{row.size / max(self.total, 1):.0%}",
             row.of,
-            f"{row.what}, on the host" if row.host else row.what,
+            row.kind,
             row.where,
             shorten(row.operation, NAMES),
         )
@@ -177,7 +182,7 @@ def peak_of(told: Told, total: int, lines: Iterable[Sequence[Frame]], names: Seq
         if number and int(number[1]) < len(names):
             operation = names[int(number[1])]
         path = path if known.issuperset(path[:1]) else ()
-        return Held(row["size"], 1, row["shape"], row["what"], operation, path, row["steps"], row["host"])
+        return Held(row["size"], 1, row["shape"], row["what"], operation, path, row["steps"], row["beside"])
 
     rows = sorted(_together(list(map(held, told.alive))), key=lambda row: -row.size)
     return Peak(tuple(rows), total, tuple(told.over_time))
@@ -210,7 +215,7 @@ def _together(rows: Sequence[Held]) -> Iterator[Held]:
     alike: dict[Any, list[Held]] = {}
     for row in rows:
         place = row.line, row.path[:1] or ("" if row.what in LINELESS else row.operation)
-        alike.setdefault((row.what, row.shape, row.steps, row.host, place), []).append(row)
+        alike.setdefault((row.what, row.shape, row.steps, row.beside, place), []).append(row)
     for same in alike.values():
         names = ", ".join(dict.fromkeys(row.operation.rpartition("/")[2] for row in same))
         yield replace(same[0], size=sum(row.size for row in same), count=len(same), operation=names)

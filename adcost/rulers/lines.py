@@ -45,4 +45,4 @@ def take(subject: Subject) -> Iterator[Number]:
 
 def _words(row: Held) -> tuple[str, ...]:
     """What it is, where it was made, its shape, the operation."""
-    return f"{row.what}, on the host" if row.host else row.what, row.where, row.of, row.operation
+    return row.kind, row.where, row.of, row.operation

@@ -19,7 +19,9 @@ from adcost._jax import AGAIN, SLOTS
 from adcost.targets.listing import Instruction, Listing, read, without_layouts
 
 KINDS = {"parameter": "argument", "constant": "constant", "maybe-live-out": "output", "thread-local": "thread"}
-HOST = "color 5"  # of an allocation: the host's memory, in XLA's numbering
+COLOUR = re.compile(r"\bcolor (\d+)")  # of an allocation: the memory in which it lies; none is the device's own
+BESIDE = {"5": "on the host"}
+ON_CHIP = "on the chip"  # all other colours, of TPUs: vectors, scalars, flags
 OURS = str(Path(__file__).parent)
 CONSTANT = "constant baked in"
 BAKED = 1024  # bytes: smaller constants are the compiler's own
@@ -33,11 +35,13 @@ class Place(NamedTuple):
 
 
 class Allocation(NamedTuple):
-    """A piece of memory: its size in bytes, what it is for, whether it is an argument's that an output takes over."""
+    """A piece of memory: bytes, what it is for, where it lies if not in the device's own memory; is it an argument's that
+    an output takes over?
+    """
 
     size: int
     kind: str
-    host: bool
+    beside: str
     donated: bool
 
 
@@ -83,7 +87,7 @@ class Assignment:
 
     def over_time(self) -> np.ndarray:
         """Bytes of the device's temporary memory that values take at each time."""
-        here = sorted((value for value in self.temporary if not self.where(value).host), key=_place)
+        here = sorted((value for value in self.temporary if not self.where(value).beside), key=_place)
         total = np.zeros(max((value.dies for value in here), default=0) + 1, np.int64)
         for _, sharing in groupby(here, _place):
             values = list(sharing)
@@ -119,13 +123,18 @@ def assignment(buffers: str, live_ranges: str) -> Assignment:
             current = int(found[1])
             kind = next((kind for word, kind in KINDS.items() if word in found[3]), "temp")
             donated = kind == "argument" and "maybe-live-out" in found[3]
-            allocations[current] = Allocation(int(found[2]), kind, HOST in found[3], donated)
+            allocations[current] = Allocation(int(found[2]), kind, _beside(found[3]), donated)
         elif found := VALUE.match(line):
             key = found[1], _index((found[2] or "{}")[1:-1])
             born, dies = lives.get(key, (0, -1))
             place = Place(current, int(found[4]))
             values.append(Value(*key, int(found[3]), place, without_layouts(found[5]), born, dies))
     return Assignment(allocations, values)
+
+
+def _beside(said: str) -> str:
+    found = COLOUR.search(said)
+    return BESIDE.get(found[1], ON_CHIP) if found and found[1] != "0" else ""
 
 
 def _index(text: str) -> tuple[int, ...]:
@@ -255,7 +264,7 @@ def _made_by_a_step(listing: Listing, loop: Instruction, number: int) -> Instruc
 class Alive(TypedDict):
     """A value at the peak: bytes, shape, what it is, parts of a stack, the operation and from where it was called.
 
-    ``path`` has file, line and function of each place, innermost first. ``host``: it lies in the host's memory.
+    ``path`` has file, line and function of each place, innermost first; ``beside`` is that of the allocation.
     """
 
     size: int
@@ -264,7 +273,7 @@ class Alive(TypedDict):
     steps: int
     operation: str
     path: list[list[Any]]
-    host: bool
+    beside: str
 
 
 class Told(NamedTuple):
@@ -294,10 +303,10 @@ def _told(folder: Path) -> Told:
     listing, plan = read(texts[0]), assignment(*texts[1:])
     over_time = plan.over_time()
     found = plan.at(int(over_time.argmax()))
-    rows = [_temporary(listing, value, plan.where(value).host) for value in found]
+    rows = [_temporary(listing, value, plan.where(value).beside) for value in found]
     rows += [one for number in plan.allocations for one in _throughout(listing, plan, number)]
-    reserved = sum(one.size for one in plan.allocations.values() if one.kind == "temp" and not one.host)
-    unused = reserved - sum(value.size for value in found if not plan.where(value).host)
+    reserved = sum(one.size for one in plan.allocations.values() if one.kind == "temp" and not one.beside)
+    unused = reserved - sum(value.size for value in found if not plan.where(value).beside)
     rows += [_row(unused, "", "between values")] if unused > 0 else []
     rows.sort(key=lambda row: -row["size"])
     return Told(rows, largest_of_each(over_time))
@@ -313,7 +322,7 @@ def largest_of_each(over_time: np.ndarray) -> list[int]:
     return [int(stretch.max()) for stretch in stretches]
 
 
-def _row(size: int, shape: str, what: str, operation: str = "", steps: int = 0, host: bool = False) -> Alive:
+def _row(size: int, shape: str, what: str, operation: str = "", steps: int = 0, beside: str = "") -> Alive:
     return {
         "size": size,
         "shape": shape,
@@ -321,19 +330,19 @@ def _row(size: int, shape: str, what: str, operation: str = "", steps: int = 0, 
         "steps": steps,
         "operation": operation,
         "path": [],
-        "host": host,
+        "beside": beside,
     }
 
 
-def _temporary(listing: Listing, value: Value, host: bool) -> Alive:
+def _temporary(listing: Listing, value: Value, beside: str) -> Alive:
     if value.shape.startswith("("):
-        return _row(value.size, value.shape, "addresses", host=host)
+        return _row(value.size, value.shape, "addresses", beside=beside)
     found = origin(listing, value)
     if found is None:
-        return _row(value.size, value.shape, "value", value.name, host=host)
+        return _row(value.size, value.shape, "value", value.name, beside=beside)
     made = found.instruction
     what = _scratch(listing, value) or _kind(found, value)
-    row = _row(value.size, value.shape, what, made.op_name or made.opcode, found.steps, host)
+    row = _row(value.size, value.shape, what, made.op_name or made.opcode, found.steps, beside)
     stacked = found.stack if made.opcode == "parameter" else None  # the line of the loop that stacks it
     return {**row, "path": _path(listing, stacked or made)}
 

@@ -207,7 +207,7 @@ def test_what_is_moved_to_the_host_is_beside_the_plan():
         offload_dst="pinned_host",
     )
     plan = adcost.plan(jax.grad(partial(layers, policy=policy)), W, H, target=H100)
-    (moved,) = [row for row in plan.peak.rows if row.host]
+    (moved,) = [row for row in plan.peak.rows if row.beside]
     assert moved.size == plan.host == STEPS * CARRY
     assert moved.line.line == line_of(layer, "h @ w")
     assert plan.peak.told == pytest.approx(plan.total, rel=0.02)
