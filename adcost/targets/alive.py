@@ -35,8 +35,8 @@ class Place(NamedTuple):
 
 
 class Allocation(NamedTuple):
-    """A piece of memory: bytes, what it is for, where it lies if not in the device's own memory; is it an argument's that
-    an output takes over?
+    """A piece of memory: bytes, what it is for, where it lies if not in the device's own memory, does an output take it
+    over from an argument?
     """
 
     size: int
