@@ -44,7 +44,8 @@ class Held:
     steps
         Of a stack that a loop fills, how many parts it has; 0 of what is none.
     beside
-        Where it lies if not in the device's own memory: ``on the host``, or ``on the chip`` of a TPU.
+        Where it lies if the plan does not count it: ``on the host``, ``on the chip`` of a TPU, ``in the program
+        itself``.
     """
 
     size: int

@@ -39,12 +39,12 @@ class Plan:
     Attributes
     ----------
     total
-        What must fit into the memory of the device: ``temp + arguments + outputs - alias + constants``; on a TPU its
-        compiler's own figure, which knows of padding, in the place of the first four.
+        What must fit into the memory of the device: ``temp + arguments + outputs - alias``; on a TPU its compiler's
+        own figure, which knows of padding.
     temp, arguments, outputs, alias
         Intermediate values; arguments; results; results in the place of donated arguments.
     constants
-        Arrays that the program itself holds, from 1 KiB on, where the compiler tells of them.
+        Arrays that the program itself holds, from 1 KiB on, where the compiler tells of them; not in the total.
     host
         What lies in the host's memory.
     memory
@@ -110,12 +110,12 @@ class Plan:
     def said(self) -> list[str]:
         """The total, its parts, and what is not in it: a line each."""
         parts = {"arguments": self.arguments, "outputs": self.outputs, "temporary": self.temp}
-        parts |= {"constants": self.constants} if self.constants else {}
         said = [f"{in_words(size)} {name}" for name, size in parts.items()]
         said += [f"less {in_words(self.alias)} in the place of arguments"] if self.alias else []
         verdict = {True: "fits into", False: "does not fit into", None: ""}[self.fits]
         room = "" if self.memory is None else f", {verdict} {in_words(self.memory)}"
         beside = [f"in the host's memory: {in_words(self.host)}"] if self.host else []
+        beside += [f"beside it, constants in the program itself: {in_words(self.constants)}"] if self.constants else []
         lines = [f"{self.target}: {in_words(self.total)}{room}", ", ".join(said), *beside, f"{self.flops:.4g} flops"]
         return [*lines, *self.caveats, *(f"not seen: {it}" for it in self.unseen)]
 

@@ -19,14 +19,12 @@ def take(subject: Subject) -> Iterator[Number]:
     Of programs without loops also the temporary bytes over their time.
     """
     target, executable = subject.target, subject.executable
-    if executable is None or planned_bytes(executable.compiled, target)["total"] < LEAST:
+    total = 0 if executable is None else planned_bytes(executable.compiled, target)["total"]
+    if total < LEAST:
         return
     told = subject.told
     jaxpr = subject.traced.jaxpr
     lines = [in_the_program(path) for path in _jax.call_paths(jaxpr.jaxpr)]
-    total = planned_bytes(executable.compiled, target)["total"] + (
-        told.constants if told and target.platform != "tpu" else 0
-    )
     peak = told and peak_of(told, total, lines)
     if not peak:
         raise NotMeasured("the compiler told nothing of what is alive at the peak")

@@ -24,6 +24,7 @@ BESIDE = {"5": "on the host"}
 ON_CHIP = "on the chip"  # all other colours, of TPUs: vectors, scalars, flags
 OURS = str(Path(__file__).parent)
 CONSTANT = "constant baked in"
+IN_PROGRAM = "in the program itself"  # which no plan counts
 BAKED = 1024  # bytes: smaller constants are the compiler's own
 
 
@@ -409,7 +410,7 @@ def _throughout(listing: Listing, plan: Assignment, number: int) -> Iterator[Ali
     elif here.kind == "output":
         yield _row(here.size, value.shape, "addresses")
     elif here.size >= BAKED:
-        row = _row(here.size, value.shape, CONSTANT, made.op_name or made.opcode)
+        row = _row(here.size, value.shape, CONSTANT, made.op_name or made.opcode, beside=IN_PROGRAM)
         yield {**row, "path": next((path for path in _paths_of_constant(listing, made) if path), [])}
 
 

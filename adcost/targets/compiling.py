@@ -91,9 +91,7 @@ def compiled_and_planned(lowered: Any, target: Target) -> Planned:
     with tempfile.TemporaryDirectory() as folder:
         compiled = lowered.compile(compiler_options=reporting_to(folder))
         found = told(Path(folder))
-    sizes = planned_bytes(compiled, target)
-    beside = 0 if target.platform == "tpu" else found.constants  # its peak has them in it
-    return Planned({**sizes, "constants": found.constants, "total": sizes["total"] + beside}, found)
+    return Planned({**planned_bytes(compiled, target), "constants": found.constants}, found)
 
 
 def reporting_to(folder: str) -> dict[str, str]:

@@ -27,6 +27,7 @@ EFFORT = Effort(
     process_runs=2,
     limit_seconds=6,
     compiles_all=True,
+    all_lines=True,
     fits=False,
 )
 CPU, H100 = TARGETS["cpu"], TARGETS["nvidia-h100"]
