@@ -1,11 +1,15 @@
 """What compilers tell of the peak, read off the results: rows by what they are, by line and by shape."""
 
+import re
 from collections.abc import Sequence
+from math import prod
 from typing import NamedTuple
 
 import pandas as pd
 
 from analysis.view import View
+
+MANY = re.compile(r"(?:(\d+) x )?(?:(\d+) (?:steps|slots) (?:of|in) )?")
 
 
 class Row(NamedTuple):
@@ -16,6 +20,12 @@ class Row(NamedTuple):
     where: str
     shape: str
     operation: str
+
+    @property
+    def each(self) -> float:
+        """Bytes of one of its values."""
+        found = MANY.match(self.shape)
+        return self.size / prod(int(number) for number in found.groups() if number) if found else self.size
 
 
 def rows(view: View, method: str, n: int) -> list[Row]:

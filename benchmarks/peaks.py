@@ -36,7 +36,7 @@ def main() -> None:
     asked = options.parse_args()
     for name in asked.programs.split(","):
         for target in asked.targets.split(","):
-            print("\n".join(_seconds(name, target) if asked.seconds else _peak(name, target)), flush=True)
+            print("\n".join(_seconds(name, target) if asked.seconds else peak_lines(name, target)), flush=True)
 
 
 def case_of(program: str) -> Case:
@@ -50,7 +50,7 @@ def planned(program: str, target: str) -> Plan:
     return plan(gradient(by(jax.lax.scan)), *arguments, target=target)
 
 
-def _peak(program: str, target: str) -> Iterator[str]:
+def peak_lines(program: str, target: str) -> Iterator[str]:
     found = planned(program, target)
     if found.peak is None:
         raise RuntimeError(f"the compiler of {target} tells nothing of {program}")

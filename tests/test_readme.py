@@ -16,7 +16,7 @@ from adcost.suite.vocabulary import Case
 from analysis import coverage, frame, noise, studies
 from analysis.__main__ import main
 from analysis.versions import compared, in_brief
-from benchmarks import ROOT
+from benchmarks import ROOT, peaks
 from benchmarks.studies import backprop
 from tests.field import modes
 
@@ -317,6 +317,32 @@ def test_the_page_on_advice_says_what_the_committed_run_says():
     assert f"{refuted} of {len(alone)} rows are refuted" in ADVICE
     assert f"{interval(law)} of {law['points']} rows" in " ".join(ADVICE.split())
     assert f"evaluations alone in {re.search(r'alone (.*?) are as near', law['why'])[1]}" in ADVICE
+
+
+LINES = (ROOT / "docs" / "lines.md").read_text()
+RESIDUALS = sorted((REFERENCE / "residuals").glob("*.json.xz"))
+
+
+def test_what_the_chain_holds_is_what_the_committed_runs_say():
+    (claim,) = (claim for claim in studies.CLAIMS if claim.id == "activations-stored")
+    rows = {}
+    for path in RESIDUALS:
+        for v in studies.verdicts(frame.read([path]), [claim]):
+            if v.at == "n=144":
+                mark = "" if v.verdict == "confirmed" else " (refuted)"
+                rows.setdefault((v.method, f"{v.predicted:.0f}"), []).append(f"{v.measured:.0f}{mark}")
+    assert len(rows) == 14
+    for (method, predicted), cells in rows.items():
+        assert f"| `{method}` | {predicted} | {' | '.join(cells)} |" in LINES
+
+
+@pytest.mark.skipif(not OF_THE_RUN or H100.unavailable() is not None, reason="of JAX 0.10.2 and two targets")
+@pytest.mark.parametrize("program", ["vorticity", "lstm"])
+def test_the_rows_of_the_field_are_as_written(program):
+    pytest.importorskip("exponax")
+    with jax.enable_x64(False):
+        for target in ("cpu", "nvidia-h100"):
+            assert "\n".join(peaks.peak_lines(program, target)).strip() in LINES
 
 
 def test_the_rates_of_false_verdicts_are_those_of_the_committed_run():

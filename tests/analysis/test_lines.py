@@ -8,6 +8,7 @@ import pytest
 from adcost.suite.journal import Record
 from adcost.suite.vocabulary import Case, Number, described
 from analysis import frame, report, studies
+from analysis.lines import Row
 from analysis.studies.residuals.figures import across
 from analysis.studies.residuals.readings import predicted
 from analysis.view import views
@@ -21,14 +22,20 @@ def record(method, held, told=1.0, lined=1.0, target="cpu", study="residuals", o
     """A case whose rows hold so many activations."""
     numbers = [
         Number("count", "any", "activation", "B", UNIT),
-        Number("compiler", target, "temp", "B", sum(size for size, _ in held) * UNIT),
+        Number("compiler", target, "temp", "B", sum(size for size, *_ in held) * UNIT),
         Number("lines", target, "told / plan", "1", told),
         Number("lines", target, "with a line", "1", lined),
         *(
             Number(
-                "lines", target, "held", "B", float(size * UNIT), at=(("row", i),), flags=(what, HERE, "f32[2]", "tanh")
+                "lines",
+                target,
+                "held",
+                "B",
+                float(size * UNIT),
+                at=(("row", i),),
+                flags=(what, HERE, *(shape or ["f32[2]"]), "tanh"),
             )
-            for i, (size, what) in enumerate(held)
+            for i, (size, what, *shape) in enumerate(held)
         ),
         *(Number("lines", target, "alive", "B", value * UNIT, at=(("time", i),)) for i, value in enumerate(over_time)),
     ]
@@ -52,6 +59,20 @@ def verdicts(claim, *paths):
 
 
 RESIDUAL = "residual of a loop"
+
+
+@pytest.mark.parametrize(
+    ("shape", "each"),
+    [("f32[2]", 24.0), ("3 x f32[2]", 8.0), ("4 steps of f32[2]", 6.0), ("2 x 3 slots of f32[2]", 4.0), ("", 24.0)],
+)
+def test_what_one_value_of_a_row_takes(shape, each):
+    assert Row(24.0, RESIDUAL, HERE, shape, "tanh").each == each
+
+
+def test_small_values_are_no_activations(tmp_path):
+    slices = (9, "value", f"{18 * 16} x f32[2]")
+    found = verdicts("activations-stored", results(tmp_path, record("vanilla", [(64, RESIDUAL), slices])))
+    assert found["vanilla", "activations held at the peak"].measured == 64
 
 
 @pytest.mark.parametrize(("held", "verdict"), [(64, "confirmed"), (66, "confirmed"), (128, "refuted"), (32, "refuted")])

@@ -107,15 +107,17 @@ def held(found: Sequence[Bar]) -> Figure:
     for ax, place in zip(axes, places, strict=False):
         for bar in (bar for bar in found if _place(bar) == place):
             y, left = methods.index(bar.method), 0.0
-            for row in bar.held:
-                width, known = row.size / bar.unit, row.what in KINDS and row.size >= SMALL * bar.unit
-                kind = row.what if known else "other"
-                colour = COLOURS[KINDS.index(kind)] if known else GREY
-                cut = hatch.get(_line(row), "") if known else ""
-                label = f"{kind}: {_line(row)}" if known and kind != "argument" else kind
+            shown = [row for row in bar.held if row.what in KINDS and row.size >= SMALL * bar.unit]
+            for row in shown:
+                kind, width = row.what, row.size / bar.unit
+                colour, cut = COLOURS[KINDS.index(kind)], hatch.get(_line(row), "")
+                label = f"{kind}: {_line(row)}" if kind != "argument" else kind
                 (patch,) = ax.barh(y, width, 0.72, left, color=colour, hatch=cut, edgecolor="white", lw=0.4)
                 drawn.setdefault(label, patch)
                 left += width
+            rest = sum(row.size for row in bar.held if row not in shown) / bar.unit
+            (patch,) = ax.barh(y, rest, 0.72, left, color=GREY, edgecolor="white", lw=0.4)
+            drawn.setdefault("other", patch)
             many = predicted(bar.view, bar.n).get(bar.method)
             if many is not None:
                 (stroke,) = ax.plot([many, many], [y - 0.45, y + 0.45], color="black", lw=2)
