@@ -33,17 +33,21 @@ class Change:
 
 @dataclass(frozen=True)
 class Difference:
-    """What changed, the largest change first; ``before`` and ``after`` say what was compared, with their totals."""
+    """What changed, the largest change first; ``before`` and ``after`` say what was compared, with their totals.
+
+    ``told``: did the compilers of both tell of lines? Otherwise only the totals are known.
+    """
 
     rows: tuple[Change, ...]
     before: str
     after: str
     total: tuple[int, int]
+    told: bool = True
 
     @property
     def nothing(self) -> bool:
         """Is the memory of both the same, line by line?"""
-        return not self.rows and abs(self.total[1] - self.total[0]) <= NEGLIGIBLE * max(self.total)
+        return self.told and not self.rows and abs(self.total[1] - self.total[0]) <= NEGLIGIBLE * max(self.total)
 
     @property
     def freed(self) -> list[Change]:
@@ -60,9 +64,9 @@ class Difference:
     def _title(self) -> str:
         before, after = map(in_words, self.total)
         said = f"{self.before}: {before} -> {self.after}: {after}"
-        if self.nothing:
-            return f"{said}\nchanged nothing"
-        return said if self.rows else f"{said}\nno line is known: a compiler told nothing of one of them"
+        if not self.told:
+            return f"{said}\nno line is known: a compiler told nothing of one of them"
+        return f"{said}\nchanged nothing" if self.nothing else said
 
     def json(self) -> dict[str, Any]:
         """All of it, for a program to read."""
@@ -97,8 +101,10 @@ def diff(before: Plan | str | Path, after: Plan | str | Path) -> Difference:
     """
     first, second = (one if isinstance(one, Plan) else Plan.load(one) for one in (before, after))
     names = [_named(*pair, first.jax != second.jax) for pair in ((before, first), (after, second))]
-    rows = () if first.peak is None or second.peak is None else tuple(_changes(first.peak, second.peak))
-    return Difference(rows, names[0], names[1], (first.total, second.total))
+    total = first.total, second.total
+    if first.peak is None or second.peak is None:
+        return Difference((), names[0], names[1], total, told=False)
+    return Difference(tuple(_changes(first.peak, second.peak)), names[0], names[1], total)
 
 
 def _named(given: Plan | str | Path, plan: Plan, version: bool) -> str:

@@ -1,6 +1,7 @@
 """Programs of which it is known what holds their memory: the kinds of it, the lines, and what changes them."""
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -261,6 +262,13 @@ def test_lines_of_a_package_are_the_same_wherever_it_lies(tmp_path):
     (tmp_path / "b.json").write_text(text.replace(mine, "/home/b/lib/site-packages/model/layers.py"))
     assert adcost.diff(tmp_path / "a.json", tmp_path / "b.json").nothing
     assert not adcost.diff(tmp_path / "here.json", tmp_path / "b.json").nothing
+
+
+def test_where_no_line_is_known_nothing_is_said_to_be_the_same():
+    plan = adcost.plan(jax.grad(layers), W, H)
+    changed = adcost.diff(plan, replace(plan, peak=None))
+    assert not changed.nothing
+    assert "no line is known" in str(changed)
 
 
 def test_a_file_that_is_no_plan_is_said_in_a_line(tmp_path, capsys):
