@@ -19,7 +19,8 @@ OURS = Path(__file__).parent
 PACKAGES = ("site-packages", "dist-packages", "<frozen", str(OURS))  # in paths of files that the user did not write
 COMPILERS = "made by JAX or the compiler"
 ARGUMENTS = ("argument", "donated argument")  # what the caller gives
-LINELESS = (*ARGUMENTS, "copy of an argument", "between values", "addresses")
+NAMED = (*ARGUMENTS, "copy of an argument", "output as it was given")  # what has no line, but an argument's name
+LINELESS = (*NAMED, "between values", "addresses")
 
 
 @dataclass(frozen=True)
@@ -33,10 +34,10 @@ class Held:
     shape
         Of one, with its type: ``f32[1024,512,256]``.
     what
-        ``argument``, ``donated argument`` (an output takes its place), ``copy of an argument``, ``output``, ``constant
-        baked in``, ``residual of a loop``, ``slots of a schedule``, ``an argument once a step``, ``output of a loop``,
-        ``carry of a loop``, ``gradient that a loop adds up``, ``value``, ``scratch`` of a library's call,
-        ``addresses``, or ``between values``: what lies there unused.
+        ``argument``, ``donated argument`` (an output takes its place), ``copy of an argument``, ``output``, ``output
+        as it was given``, ``constant baked in``, ``residual of a loop``, ``slots of a schedule``, ``an argument once a
+        step``, ``output of a loop``, ``carry of a loop``, ``gradient that a loop adds up``, ``value``, ``scratch`` of
+        a library's call, ``addresses``, or ``between values``: what lies there unused.
     operation
         As JAX names it, several if they are made on one line: ``tanh, mul``; of an argument its name.
     path
@@ -113,10 +114,15 @@ class Peak:
         return sum(row.size for row in self.rows if not row.beside)
 
     @property
+    def made(self) -> int:
+        """The bytes that the program makes: arguments and their copies, which have a name, are left out."""
+        return sum(row.size for row in self.rows if row.what not in NAMED)
+
+    @property
     def with_a_line(self) -> float:
-        """The share of the bytes of which the line is known, arguments and their copies aside, which have a name."""
-        rows = [row for row in self.rows if row.what not in (*ARGUMENTS, "copy of an argument")]
-        return sum(row.size for row in rows if row.line) / max(sum(row.size for row in rows), 1)
+        """The share of the bytes that the program makes of which the line is known."""
+        lined = sum(row.size for row in self.rows if row.what not in NAMED and row.line)
+        return lined / max(self.made, 1)
 
     def lines(self, most: int | None = None) -> str:
         """The largest rows as a table."""

@@ -29,7 +29,8 @@ def take(subject: Subject) -> Iterator[Number]:
     if not peak:
         raise NotMeasured("the compiler told nothing of what is alive at the peak")
     yield Number("lines", target.name, "told / plan", "1", peak.told / peak.total)
-    yield Number("lines", target.name, "with a line", "1", peak.with_a_line)
+    if peak.made >= LEAST:
+        yield Number("lines", target.name, "with a line", "1", peak.with_a_line)
     if not subject.study.lines:
         return
     for i, row in enumerate(peak.rows[:MOST]):

@@ -405,7 +405,8 @@ def _throughout(listing: Listing, plan: Assignment, number: int) -> Iterator[Ali
     elif here.kind == "output" and not value.shape.startswith("("):
         found = origin(listing, value)
         made = found.instruction if found else made
-        row = _row(here.size, value.shape, "output", made.op_name or made.opcode)
+        what = "output as it was given" if made.opcode == "parameter" else "output"
+        row = _row(here.size, value.shape, what, made.op_name or made.opcode)
         yield {**row, "path": _path(listing, made)}
     elif here.kind == "output":
         yield _row(here.size, value.shape, "addresses")

@@ -385,3 +385,11 @@ def test_memory_over_time_is_a_triangle_without_checkpoints():
 def test_memory_over_time_is_a_saw_with_checkpoints():
     """On a GPU; the CPU's compiler runs what is to be computed again early, and nothing is saved (study remat)."""
     assert falls(adcost.plan(jax.grad(partial(unrolled, again=jax.checkpoint)), W, H, target=H100)) >= 3
+
+
+def test_an_output_that_is_an_argument_has_its_name():
+    plan = adcost.plan(lambda w, h: (w, jnp.sin(h)), W, H)
+    (given,) = kinds(plan, "output as it was given")
+    assert (given.operation, given.size) == ("w", 4 * WIDTH**2)
+    assert plan.peak.with_a_line > 0.99
+    assert CARRY <= plan.peak.made < 1.01 * CARRY

@@ -45,6 +45,8 @@ def lines_are_the_plan(view: View) -> Iterator[Test]:
         why=f"Of {len(told)} programs.",
         linear=True,
     )
+    if not len(lined):
+        return
     view.noted(lined)
     yield Test(
         str(lined["method"].iloc[int(lined["value"].to_numpy().argmin())]),
