@@ -288,9 +288,9 @@ def scan_parts(eqn: Any) -> Scan:
     return Scan(params["jaxpr"], int(params["length"]), bool(params["reverse"]), *sizes)
 
 
-def loops(jaxpr: Any) -> bool:
-    """Does a program hold a loop?"""
-    return any(eqn.primitive.name == "while" or scan_length(eqn) is not None for eqn in equations(jaxpr))
+def is_loop(eqn: Any) -> bool:
+    """Is an equation a loop, of whatever kind?"""
+    return eqn.primitive.name == "while" or scan_length(eqn) is not None
 
 
 def scan_consts(eqn: Any) -> int:

@@ -18,8 +18,8 @@ from adcost.targets.listing import Frame
 OURS = Path(__file__).parent
 PACKAGES = ("site-packages", "dist-packages", "<frozen", str(OURS))  # in paths of files that the user did not write
 COMPILERS = "made by JAX or the compiler"
-ARGUMENTS = ("argument", "donated argument")  # what the caller gives
-NAMED = (*ARGUMENTS, "copy of an argument", "output as it was given")  # what has no line, but an argument's name
+# What has no line, but an argument's name.
+NAMED = ("argument", "donated argument", "copy of an argument", "output as it was given")
 LINELESS = (*NAMED, "between values", "addresses")
 
 

@@ -80,7 +80,7 @@ class Checkpointed:
         """What runs in an equation's place; None if it stays as it is."""
         name = _jax.primitive_name(eqn)
         inside = [program for program, _, _ in _jax.subprograms(eqn)]
-        if not _is_loop(eqn) and not any(map(_is_loop, (e for p in inside for e in _jax.equations(p)))):
+        if not _jax.is_loop(eqn) and not any(map(_jax.is_loop, (e for p in inside for e in _jax.equations(p)))):
             return None
         if name == _jax.SCHEDULED:
             its = eqn.params["loop"].schedule
@@ -93,8 +93,8 @@ class Checkpointed:
         reason = "only the data know how often it runs" if name == "while" else _left(name)
         if name == "while":
             inside = [_jax.while_parts(eqn).body.jaxpr]
-        left = [e for p in inside for e in _jax.equations(p) if _is_loop(e)]
-        left = [eqn, *left] if _is_loop(eqn) else left
+        left = [e for p in inside for e in _jax.equations(p) if _jax.is_loop(e)]
+        left = [eqn, *left] if _jax.is_loop(eqn) else left
         found += [LoopFound(_jax.line(e), _jax.scan_length(e), f"as it was: {reason}") for e in left]
         return None
 
@@ -253,10 +253,6 @@ def _within(jaxpr: Any) -> Iterator[Any]:
         if _jax.is_called(eqn):
             for program, _, _ in _jax.subprograms(eqn):
                 yield from _within(program)
-
-
-def _is_loop(eqn: Any) -> bool:
-    return eqn.primitive.name == "while" or _jax.scan_length(eqn) is not None
 
 
 def rewritten(f: Callable[..., Any], args: Any, kwargs: Any, run: _jax.Run) -> Any:

@@ -61,6 +61,17 @@ def test_every_method_that_a_claim_follows_has_the_eight_depths_that_an_exponent
     assert {case.method for case in full if case["width"] == backprop.WIDE["width"]} == set(backprop.ON_WIDE)
 
 
+def test_the_last_size_of_every_method_is_an_end_in_each_profile():
+    ends = list(backprop.STUDY.ends())
+    for profile in ("quick", "full"):
+        for name in {case.method for case in backprop.STUDY.cases(profile)}:
+            assert [case for case in backprop.STUDY.cases(profile) if case.method == name][-1] in ends
+    assert len(ends) <= 2 * len(backprop.METHODS)
+    (study,) = (one for name, one in all_studies().items() if name == "advice")
+    programs = {case.word("program") for case in study.cases("full")}
+    assert {case.word("program") for case in study.ends()} == programs  # words tell kinds apart
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

@@ -78,9 +78,17 @@ def stored(view: View) -> Iterator[Test]:
                 f"n={n}",
                 many,
                 why=_largest(view, method, n, float(unit)),
-                cause=ORDER if method == "remat_unrolled" else DERIVATIVES,
+                cause=_cause(view, method),
                 linear=True,
             )
+
+
+def _cause(view: View, method: str) -> Cause | None:
+    """Why there is more than was said; of schedules it is not known."""
+    traits = view.traits(method)
+    if traits is not None and traits.form == "unrolled":
+        return ORDER
+    return None if len(view.series(method, "count", "slots")) else DERIVATIVES
 
 
 def _largest(view: View, method: str, n: int, unit: float) -> str:
