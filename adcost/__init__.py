@@ -41,7 +41,7 @@ from adcost.modes import ModeAdvice, which_mode
 from adcost.plan import Plan, plan
 from adcost.safe_svd import safe_eigh, safe_nuclear_norm, safe_svd
 from adcost.targets import TARGETS
-from adcost.targets.compiling import compile_for, planned_bytes
+from adcost.targets.compiling import compile_for, mesh, planned_bytes
 
 __all__ = [
     "TARGETS",
@@ -67,6 +67,7 @@ __all__ = [
     "kept_solve",
     "largest",
     "memory_poor",
+    "mesh",
     "multilevel",
     "plan",
     "planned_bytes",

@@ -64,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     mode = _of_a_function(commands, "mode", _mode, "forward or reverse mode for a Jacobian")
     largest = _of_a_function(commands, "largest", _largest, "the largest size whose gradient fits")
     for each in (plan, advise, largest):
-        each.add_argument("--target", default="cpu", help="name of a device (cpu)")
+        each.add_argument("--target", default="cpu", help="name of a device, or a cluster as nvidia-h100:8x32 (cpu)")
         each.add_argument("--memory", help='bytes, or as "16GiB" (that of the target)')
     plan.add_argument("--grad", action="store_true", help="of the function's gradient, by --argnums")
     plan.add_argument("--lines", action="store_true", help="all lines that hold memory at the peak, not the largest")
@@ -102,8 +102,9 @@ def _plan(options: Options) -> Iterator[str]:
     from adcost.plan import plan
 
     f, example = loaded(options.function, options.example)
-    program = gradient(f, _argnums(options)) if options.grad else f
-    found = plan(program, *example(), target=options.target, memory=options.memory)
+    args = example()
+    program = gradient(f, _argnums(options), args) if options.grad else f
+    found = plan(program, *args, target=options.target, memory=options.memory)
     if options.save is not None:
         found.save(options.save)
     if options.annotate:

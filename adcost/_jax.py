@@ -23,6 +23,7 @@ from jax import export, lax
 from jax._src import config, source_info_util
 from jax.extend import core
 from jax.interpreters import mlir, partial_eval
+from jaxlib.mlir.dialects import sdy
 
 FLAGS = ("jax_remat3", "jax_scan3", "jax_custom_vjp3")  # new implementations that are not yet the default
 DEFAULTS = {name: bool(getattr(jax.config, name)) for name in FLAGS if hasattr(jax.config, name)}
@@ -349,7 +350,12 @@ def told_loop(
 
 def told_trips(eqn: Any) -> Fraction | None:
     """How many trips a loop makes on average, if it is a ``told_loop``."""
-    found = re.search(r"(?<!\w)(\d+)_trips_in_(\d+)_runs\)*$", scope(eqn))
+    return trips_told_in(scope(eqn))
+
+
+def trips_told_in(scope: str) -> Fraction | None:
+    """The same, by the scope in which the loop stands."""
+    found = re.search(r"(?<!\w)(\d+)_trips_in_(\d+)_runs\)*$", scope)
     return Fraction(int(found[1]), int(found[2])) if found else None
 
 
@@ -542,11 +548,17 @@ def on_device(value: Any) -> Any:
     return jax.device_put(value, jax.memory.Space.Device)
 
 
-def exported(run: Callable[..., Any], shapes: Sequence[Any], platform: str, unknown: Sequence[Any]) -> Any:
-    """A function of flat arguments, to be compiled in another process; some primitives give what nobody knows."""
+def exported(
+    run: Callable[..., Any], shapes: Sequence[Any], results: Any, platform: str, unknown: Sequence[Any]
+) -> Any:
+    """A function of flat arguments, to be compiled in another process; some primitives give what nobody knows.
+
+    ``results`` are the shardings of its results, or None.
+    """
     rules = tuple((primitive, _lowered_to_something) for primitive in unknown)
+    jitted = jax.jit(run, out_shardings=results)
     with whole_call_paths():
-        made = export.export(jax.jit(run), platforms=[platform], _override_lowering_rules=rules)(*shapes)
+        made = export.export(jitted, platforms=[platform], _override_lowering_rules=rules)(*shapes)
     return replace(made, unordered_effects=())  # those that are left had been of these primitives
 
 
@@ -557,6 +569,64 @@ def _lowered_to_something(ctx: Any, *operands: Any, **_: Any) -> Any:
         return lax.optimization_barrier((given, [jnp.zeros(a.shape, a.dtype) for a in ctx.avals_out]))[1]
 
     return mlir.lower_fun(something, multiple_results=True)(ctx, *operands)
+
+
+# Meshes and shardings.
+
+
+def axes_alone(mesh: Any) -> jax.sharding.AbstractMesh:
+    """A mesh without its devices."""
+    return mesh.abstract_mesh if isinstance(mesh, jax.sharding.Mesh) else mesh
+
+
+def in_mesh(mesh: jax.sharding.AbstractMesh | None) -> Any:
+    """What is traced in this context may name the axes of a mesh; one that the user has set stays."""
+    known = jax.sharding.get_abstract_mesh()
+    if mesh is None or not known.empty:
+        return contextlib.nullcontext()
+    return jax.sharding.use_abstract_mesh(mesh)
+
+
+def asked_shardings(stage: Any) -> tuple[list[Any], list[Any]]:
+    """The shardings that ``jax.jit`` was told of a traced function's arguments and results; None where it was not."""
+    params = getattr(stage, "_params", {})
+    asked = (params.get(name, ()) for name in ("in_shardings", "out_shardings"))
+    named = jax.sharding.NamedSharding
+    given, results = ([s if isinstance(s, named) else None for s in some] for some in asked)
+    return given, results
+
+
+def without_devices(closed: Any) -> Any:
+    """A program whose shardings are over axes alone, wherever their devices are: it may run on others."""
+
+    def stripped(value: Any) -> Any:
+        if isinstance(value, jax.sharding.NamedSharding) and isinstance(value.mesh, jax.sharding.Mesh):
+            return jax.sharding.NamedSharding(value.mesh.abstract_mesh, value.spec, memory_kind=value.memory_kind)
+        if isinstance(value, jax.sharding.Mesh):
+            return value.abstract_mesh
+        if isinstance(value, _CLOSED):
+            return _CLOSED(of_jaxpr(value.jaxpr), value.consts)
+        if isinstance(value, core.Jaxpr):
+            return of_jaxpr(value)
+        return type(value)(map(stripped, value)) if type(value) in (tuple, list) else value
+
+    def of_jaxpr(jaxpr: Any) -> Any:
+        eqns = [eqn.replace(params={name: stripped(value) for name, value in eqn.params.items()}) for eqn in jaxpr.eqns]
+        return jaxpr.replace(eqns=eqns)
+
+    return stripped(closed)
+
+
+_GROUPS = "jax_use_shardy_partitioner"  # a setting of JAX while there was another partitioner
+
+
+def lie_alike(ctx: Any, one: Any, other: Any) -> None:
+    """Tell the partitioner, while a program is lowered, to shard two of its values in the same way."""
+    devices = getattr(ctx.module_context.axis_context, "num_devices", 1) or 1
+    if devices > 1 and getattr(jax.config, _GROUPS, True):
+        group = ctx.module_context.new_channel()  # a number that nothing else of this program has
+        for value in (one, other):
+            sdy.sharding_group(value, group)
 
 
 def line(eqn: Any) -> str:

@@ -104,10 +104,18 @@ class Advice:
     why: str
 
     def __str__(self) -> str:
-        return text_table(self._title, HEADER, self._cells(), (self.why, *self._code()))
+        return text_table(self._title, self._header, self._cells(), (self.why, *self._code()))
 
     def _repr_html_(self) -> str:
-        return html_table(self._title, HEADER, self._cells(), (self.why, *self._code()))
+        return html_table(self._title, self._header, self._cells(), (self.why, *self._code()))
+
+    @property
+    def _sharded(self) -> bool:
+        return any(row.plan is not None and row.plan.mesh for row in self.rows)
+
+    @property
+    def _header(self) -> Sequence[str]:
+        return ("", "method", "memory", "fits", "work", *(("sent",) if self._sharded else ()), "time", "")
 
     @property
     def _title(self) -> str:
@@ -121,7 +129,9 @@ class Advice:
             memory = "" if row.plan is None else in_words(row.plan.total)
             work = "" if row.ratio is None else f"{row.ratio:.2f}"
             time = "" if row.time is None else f"{row.time.value:.2f} [{row.time.low:.2f}, {row.time.high:.2f}]"
-            yield mark, row.name, memory, fits, work, time, noted(_said_of(row))
+            known = row.plan is not None and row.plan.sent is not None
+            sent = (in_words(row.plan.sent or 0) if row.plan and known else "?",) if self._sharded else ()
+            yield mark, row.name, memory, fits, work, *sent, time, noted(_said_of(row))
 
     def _code(self) -> Sequence[str]:
         if self.best is None:
@@ -162,9 +172,6 @@ def _said_of(row: Row) -> str:
     return "; ".join(filter(None, (row.note, *freed)))
 
 
-HEADER = ("", "method", "memory", "fits", "work", "time", "")
-
-
 def advise(
     loss: Loss,
     *args: Any,
@@ -180,7 +187,7 @@ def advise(
     loss
         A scalar function, from any package, unmodified.
     *args
-        Its arguments, or their shapes as ``jax.ShapeDtypeStruct``.
+        Its arguments, or their shapes as ``jax.ShapeDtypeStruct``, sharded or not, as those of ``plan``.
     argnums
         The positional arguments by which it is differentiated.
     memory
@@ -213,7 +220,7 @@ def advise(
         row_of = partial(_row, loss, args, argnums, chosen, budget)
         plain = row_of(PLAIN)
         takes = plain.plan or _too_much(plain.note, loss, args, argnums, chosen, budget)
-        found = features(program.closed, args, takes.temp)
+        found = features(program.closed, args, takes.temp * takes.devices)
         searched = submit(_by_schedules, loss, args, row_of, takes, said) if found.loops else None
         asked = [submit(_said, said, row_of, candidate) for candidate in candidates(found, chosen)]
         others = [one.result() for one in asked]
@@ -234,9 +241,10 @@ def advise(
 def _row(loss: Loss, args: Sequence[Any], argnums: Argnums, target: Target, budget: int | None, way: Candidate) -> Row:
     """What a candidate takes, or why it cannot be had."""
     made = way.apply(loss)
-    row = Row(way.name, way.code, made, jitted(gradient(made, argnums)))
+    of_made = gradient(made, argnums, args)
+    row = Row(way.name, way.code, made, jitted(of_made))
     try:
-        return replace(row, plan=planned(traced(gradient(made, argnums), *args), target, budget))
+        return replace(row, plan=planned(traced(of_made, *args), target, budget))
     except Exception as error:  # whatever is wrong with one way costs that way alone
         return replace(row, note=_jax.first_line(error))
 
@@ -285,12 +293,12 @@ def _by_schedules(
 
 def _compared(rows: Sequence[Row], plain: Plan) -> list[Row]:
     """In order, each name once: what each costs more than plain, and whether it is another program at all."""
-    first: dict[tuple[int, int], str] = {(plain.total, plain.flops): PLAIN.name}
+    first: dict[tuple[int, int, int | None], str] = {(plain.total, plain.flops, plain.sent): PLAIN.name}
 
     def compared(row: Row) -> Row:
         if row.plan is None:
             return row
-        same = first.setdefault((row.plan.total, row.plan.flops), row.name)
+        same = first.setdefault((row.plan.total, row.plan.flops, row.plan.sent), row.name)
         note = f"{in_words(row.plan.host)} on the host" if row.plan.host else ""
         if same != row.name:
             note = "changed nothing" if same == PLAIN.name else f"the same as {same}"
@@ -302,15 +310,18 @@ def _compared(rows: Sequence[Row], plain: Plan) -> list[Row]:
 
 def _order(row: Row) -> Any:
     if row.plan is None:
-        return 2, 0.0, 0, 0
+        return 2, 0.0, 0, 0, 0
     if row.fits is False:
-        return 1, 0.0, 0, row.plan.total
-    return 0, row.ratio, row.plan.host, row.plan.total  # what is moved to the host takes time, too
+        return 1, 0.0, 0, 0, row.plan.total
+    moved = row.plan.host, row.plan.sent or 0  # what is moved to the host, or to other devices, takes time, too
+    return 0, row.ratio, *moved, row.plan.total
 
 
 def _least_work(row: Row) -> str:
-    moves = row.plan is not None and row.plan.host
-    return "the least work that fits" + ("; what moving to the host takes is not counted" if moves else "")
+    if row.plan is None:
+        return "the least work that fits"
+    moves = [word for word, bytes_ in (("to the host", row.plan.host), ("between devices", row.plan.mesh)) if bytes_]
+    return "the least work that fits" + (f"; what moving {' and '.join(moves)} takes is not counted" if moves else "")
 
 
 def _nothing_fits(rows: Sequence[Row], budget: int | None) -> str:

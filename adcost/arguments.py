@@ -2,13 +2,16 @@
 
 from collections.abc import Callable, Hashable, Sequence
 from functools import partial, wraps
+from itertools import zip_longest
 from operator import index
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.lax import with_sharding_constraint as constrained
 
 from adcost.checkpointing.values import chosen, is_array, is_inexact, merged, spread
+from adcost.targets.compiling import sharding_of
 
 Argnums = int | Sequence[int]
 
@@ -88,11 +91,13 @@ def jitted(f: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-def gradient(loss: Callable[..., Any], argnums: Argnums = 0) -> Callable[..., Any]:
+def gradient(loss: Callable[..., Any], argnums: Argnums = 0, like: Sequence[Any] | None = None) -> Callable[..., Any]:
     """``jax.grad(loss, argnums)`` of arguments that may hold more than numbers: None stands for what has no derivative.
 
-    So models can be given that hold functions and sizes beside their weights, as those of Equinox.
+    So models can be given that hold functions and sizes beside their weights, as those of Equinox. Of what is sharded
+    in the arguments ``like`` these the gradient is sharded, too: otherwise a partitioner may leave it whole everywhere.
     """
+    shardings = [] if like is None else [sharding_of(leaf) for leaf in jax.tree.leaves(by_argnums(like, argnums))]
 
     @wraps(loss, assigned=(), updated=())  # its arguments have the loss's names
     def run(*args: Any) -> Any:
@@ -103,6 +108,8 @@ def gradient(loss: Callable[..., Any], argnums: Argnums = 0) -> Callable[..., An
         def of_inexact(values: Any) -> Any:
             return loss(*replaced(args, argnums, jax.tree.unflatten(tree, merged(values, leaves, mask))))
 
-        return jax.tree.unflatten(tree, spread(jax.grad(of_inexact)(chosen(leaves, mask)), mask))
+        found = spread(jax.grad(of_inexact)(chosen(leaves, mask)), mask)
+        pairs = zip_longest(found, shardings)
+        return jax.tree.unflatten(tree, [g if g is None or s is None else constrained(g, s) for g, s in pairs])
 
     return run

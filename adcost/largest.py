@@ -133,7 +133,8 @@ def largest(
         if plain.n is None:
             raise ValueError(f"the gradient itself could not be planned: {plain.note}")
         given = args_of(plain.n or least)
-        found = features(traced(loss, *given).closed, given, plain.plan.temp if plain.plan else 0)
+        temp = plain.plan.temp * plain.plan.devices if plain.plan else 0
+        found = features(traced(loss, *given).closed, given, temp)
         others = [submit(of_a_way, way) for way in candidates(found, chosen)]
         rows = [plain, *(one.result() for one in others)]
     rows.sort(key=lambda row: (row.n is None, -(row.n or 0), row.ratio or 0.0))
@@ -157,7 +158,8 @@ def _largest(
             return tried[n].total
         said(f"{way.name}, {n}")
         try:
-            tried[n] = planned(traced(gradient(way.apply(loss), argnums), *args_of(n)), target, budget)
+            args = args_of(n)
+            tried[n] = planned(traced(gradient(way.apply(loss), argnums, args), *args), target, budget)
         except Exception as error:
             raise RuntimeError(f"at {n}: {_jax.first_line(error)}") from None
         return tried[n].total

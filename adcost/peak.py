@@ -61,8 +61,7 @@ class Held:
     @property
     def line(self) -> Frame | None:
         """The innermost place that is in no package; where all are in packages the innermost."""
-        own = (frame for frame in self.path if not any(part in frame.file for part in PACKAGES))
-        return next(own, self.path[0] if self.path else None)
+        return line_of(self.path)
 
     @property
     def where(self) -> str:
@@ -72,9 +71,9 @@ class Held:
         inside = (
             ""
             if self.line == self.path[0] or OURS in Path(self.path[0].file).parents
-            else f", in {_place(self.path[0])}"
+            else f", in {place(self.path[0])}"
         )
-        return f"{_place(self.line)}{inside}"
+        return f"{place(self.line)}{inside}"
 
     @property
     def kind(self) -> str:
@@ -213,7 +212,14 @@ def _is_the_program(frame: Frame) -> bool:
 ASKERS = ("plan.py", "advise.py", "arguments.py", "candidates.py", "largest.py", "rulers", "suite", "targets")
 
 
-def _place(frame: Frame) -> str:
+def line_of(path: Sequence[Frame]) -> Frame | None:
+    """The innermost place of a call path that is in no package; where all are in packages the innermost."""
+    own = (frame for frame in path if not any(part in frame.file for part in PACKAGES))
+    return next(own, path[0] if path else None)
+
+
+def place(frame: Frame) -> str:
+    """A place in words."""
     return f"{Path(frame.file).name}:{frame.line} ({frame.function.rpartition('.')[2]})"
 
 

@@ -5,27 +5,39 @@ import inspect
 import json
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import cache
 from html import escape
-from math import inf
+from itertools import zip_longest
+from math import inf, prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.extend import core
+from jax.sharding import AbstractMesh, NamedSharding
 
 from adcost import _jax
 from adcost.checkpointing.rewriting import of_arrays
 from adcost.checkpointing.values import is_array
+from adcost.collectives import Collective, collectives_of, table
 from adcost.display import in_words
 from adcost.peak import Peak, in_the_program, peak_of
 from adcost.rulers import count
 from adcost.targets import Target, named
-from adcost.targets.compiling import CALLBACKS, Planned, compiled_and_planned, compiles_here, lower_flat
+from adcost.targets.compiling import (
+    CALLBACKS,
+    Planned,
+    check_devices,
+    compiled_and_planned,
+    compiles_here,
+    lower_flat,
+    mesh_of,
+    sharding_of,
+)
 from adcost.targets.elsewhere import CompilerFailed, planned_elsewhere
 
 ROWS = 5  # of the peak that are printed with a plan
@@ -34,7 +46,7 @@ ASSUMED = 100  # trips of loops that only the data end, so that work can be comp
 
 @dataclass(frozen=True)
 class Plan:
-    """What a program takes on a target, by its compiler. Sizes in bytes.
+    """What a program takes on a target, by its compiler. Sizes in bytes; of several devices those of each.
 
     Attributes
     ----------
@@ -59,6 +71,12 @@ class Plan:
         What is alive at the peak, by the line of the source that made it; None where the compiler does not tell.
     jax
         The version of JAX that made it.
+    mesh
+        Of a program that is sharded over devices the axes of their mesh, with their sizes.
+    collectives
+        What each device says to the others, the most bytes sent first; None if nobody knows how often.
+    device_flops
+        Of one device of several: those of products, in the compiled program; None if they are not known.
     """
 
     target: str
@@ -75,15 +93,30 @@ class Plan:
     peak: Peak | None = field(default=None, repr=False, compare=False)
     constants: int = 0
     jax: str = jax.__version__
+    mesh: Mapping[str, int] = field(default_factory=dict)
+    collectives: tuple[Collective, ...] | None = ()
+    device_flops: float | None = None
 
     @property
     def fits(self) -> bool | None:
         """Does it fit into the memory? None if that is not known."""
         return None if self.memory is None else self.total <= self.memory
 
+    @property
+    def devices(self) -> int:
+        """Over how many devices is it sharded?"""
+        return prod(self.mesh.values())
+
+    @property
+    def sent(self) -> int | None:
+        """Bytes that each device sends to others; None if nobody knows how often."""
+        return None if self.collectives is None else sum(one.sent for one in self.collectives)
+
     def json(self, peak: bool = True) -> dict[str, Any]:
         """All of it, with or without the peak, for a program to read."""
+        said = None if self.collectives is None else [one.json() for one in self.collectives]
         told = {**vars(self), "fits": self.fits, "peak": None if self.peak is None else self.peak.json()}
+        told |= {"collectives": said, "mesh": dict(self.mesh)}
         return told if peak else {name: value for name, value in told.items() if name != "peak"}
 
     def save(self, file: str | Path) -> None:
@@ -103,6 +136,8 @@ class Plan:
             told = json.loads(Path(file).read_text())
             told = {name: value for name, value in told.items() if name != "fits"}
             peak = None if told["peak"] is None else Peak.of_json(told["peak"], told["total"])
+            said = told.get("collectives", ())
+            told["collectives"] = None if said is None else tuple(map(Collective.of_json, said))
             return Plan(**{**told, "peak": peak, "caveats": tuple(told["caveats"]), "unseen": tuple(told["unseen"])})
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             raise ValueError(f"{file} is no saved plan: write one with Plan.save, or adcost plan --save") from None
@@ -116,19 +151,31 @@ class Plan:
         room = "" if self.memory is None else f", {verdict} {in_words(self.memory)}"
         beside = [f"in the host's memory: {in_words(self.host)}"] if self.host else []
         beside += [f"beside it, constants in the program itself: {in_words(self.constants)}"] if self.constants else []
-        lines = [f"{self.target}: {in_words(self.total)}{room}", ", ".join(said), *beside, f"{self.flops:.4g} flops"]
+        each = " on each device" if self.mesh else ""
+        lines = [f"{self.target}: {in_words(self.total)}{each}{room}", ", ".join(said), *beside, *self._work()]
         return [*lines, *self.caveats, *(f"not seen: {it}" for it in self.unseen)]
 
+    def _work(self) -> list[str]:
+        """Flops, and of several devices what each does and sends."""
+        if not self.mesh:
+            return [f"{self.flops:.4g} flops"]
+        axes = " x ".join(f"{name} {size}" for name, size in self.mesh.items())
+        done = "not known" if self.device_flops is None else f"{self.device_flops:.4g} in products"
+        sent = "not known" if self.sent is None else in_words(self.sent)
+        return [f"{self.flops:.4g} flops on {axes} devices; of each: {done}", f"sent by each device: {sent}"]
+
     def lines(self, most: int | None = None) -> str:
-        """The same, and what is alive at the peak, so many rows of it."""
-        return "\n".join([*self.said(), *([] if self.peak is None else ["", self.peak.lines(most)])])
+        """The same, what is alive at the peak, so many rows of it, and so many of what is sent."""
+        said = [table(self.collectives, most)] if self.collectives else []
+        return "\n\n".join(["\n".join(self.said()), *([] if self.peak is None else [self.peak.lines(most)]), *said])
 
     def __str__(self) -> str:
         return self.lines(ROWS)
 
     def _repr_html_(self) -> str:
         said = "".join(f"<p><code>{escape(line)}</code></p>" for line in self.said())
-        return said + ("" if self.peak is None else self.peak.html(ROWS))
+        sent = table(self.collectives, ROWS, html=True) if self.collectives else ""
+        return said + ("" if self.peak is None else self.peak.html(ROWS)) + sent
 
 
 def plan(
@@ -141,11 +188,12 @@ def plan(
     f
         The program itself: pass ``jax.grad(loss)`` for a gradient. A compiled function keeps its donated arguments.
     *args
-        Arrays or ``jax.ShapeDtypeStruct`` in any pytrees, on one device; numbers, flags and functions of Python stay
-        what they are.
+        Arrays or ``jax.ShapeDtypeStruct`` in any pytrees; numbers, flags and functions of Python stay what they are. On
+        several devices by a ``NamedSharding``, over ``adcost.mesh(target, ...)`` or any mesh of as many: the plan is
+        then that of each device.
     target
-        A name of ``adcost.TARGETS``, as ``"nvidia-h100"``. Whatever JAX runs on in this process: where it cannot
-        compile for the target, another process does.
+        A name of ``adcost.TARGETS``, as ``"nvidia-h100"``, or a cluster, as ``"nvidia-h100:8x32"``. Whatever JAX runs
+        on in this process: where it cannot compile for the target, another process does.
     memory
         What the program may take, in bytes or as ``"16 GiB"``; by default the memory of the target.
 
@@ -157,8 +205,8 @@ def plan(
     Raises
     ------
     ValueError
-        If the target or the memory makes no sense, an argument lies on several devices, or the program calls back into
-        Python in an order.
+        If the target or the memory makes no sense, the arguments are sharded over another number of devices than the
+        target has, or the program calls back into Python in an order.
     RuntimeError
         If the target's compiler is not installed, or refuses the program.
     """
@@ -168,11 +216,27 @@ def plan(
 
 
 class Traced(NamedTuple):
-    """A program as it was traced: of flat arguments, each with its name, some of them donated."""
+    """A program as it was traced: of flat arguments, each with its name, some of them donated.
+
+    ``given`` and ``results`` are the shardings of arguments and results; None where the compiler decides.
+    """
 
     closed: Any
     donated: tuple[int, ...]
     names: tuple[str, ...] = ()
+    given: tuple[NamedSharding | None, ...] = ()
+    results: tuple[NamedSharding | None, ...] = ()
+
+    @property
+    def shapes(self) -> list[jax.ShapeDtypeStruct]:
+        """Those of the arguments, with their shardings."""
+        pairs = zip_longest(self.closed.in_avals, self.given)
+        return [jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding) for a, sharding in pairs]
+
+    @property
+    def mesh(self) -> AbstractMesh | None:
+        """The mesh over which it is sharded, if it is."""
+        return mesh_of(self.shapes)
 
 
 def traced(f: Any, *args: Any) -> Traced:
@@ -181,19 +245,28 @@ def traced(f: Any, *args: Any) -> Traced:
     Raises
     ------
     ValueError
-        If an argument lies on several devices: plans are for one.
+        If arguments are sharded over several meshes, or otherwise than by a ``NamedSharding``.
     """
-    for leaf in jax.tree.leaves(args):
-        devices = len(getattr(getattr(leaf, "sharding", None), "device_set", ()))
-        if devices > 1:
-            raise ValueError(f"an argument lies on {devices} devices, plans are for one: give the shape of one's part")
-    if _jax.is_jitted(f):
-        stage = f.trace(*args)
-        infos = jax.tree.leaves(stage.args_info, is_leaf=lambda info: hasattr(info, "donated"))
-        names = named_leaves(f, stage.args_info[0])
-        return Traced(stage.jaxpr, tuple(i for i, info in enumerate(infos) if info.donated), names)
-    run, given = of_arrays(f, args, {})
-    return Traced(jax.make_jaxpr(run)(*given), (), named_leaves(f, args))
+    leaves = jax.tree.leaves(args)
+    given = tuple(sharding_of(leaf) for leaf in leaves if is_array(leaf))
+    with _jax.in_mesh(mesh_of(leaves)):
+        if _jax.is_jitted(f):
+            return _traced_as_compiled(f, args, given)
+        run, arrays = of_arrays(f, args, {})
+        closed = _jax.without_devices(jax.make_jaxpr(run)(*arrays))
+    return Traced(closed, (), named_leaves(f, args), given)
+
+
+def _traced_as_compiled(f: Any, args: Sequence[Any], given: Sequence[NamedSharding | None]) -> Traced:
+    """One that ``jax.jit`` has compiled keeps what it donates, and the shardings that it was told."""
+    stage = f.trace(*args)
+    infos = jax.tree.leaves(stage.args_info, is_leaf=lambda info: hasattr(info, "donated"))
+    donated = tuple(i for i, info in enumerate(infos) if info.donated)
+    closed = _jax.without_devices(stage.jaxpr)
+    asked, results = _jax.asked_shardings(stage)
+    if len(asked) == len(closed.in_avals):
+        given = asked if len(given) != len(asked) else [a or b for a, b in zip(asked, given, strict=True)]
+    return Traced(closed, donated, named_leaves(f, stage.args_info[0]), tuple(given), tuple(results))
 
 
 def named_leaves(f: Any, args: Sequence[Any]) -> tuple[str, ...]:
@@ -215,9 +288,11 @@ def named_leaves(f: Any, args: Sequence[Any]) -> tuple[str, ...]:
 
 def planned(program: Traced, target: Target, memory: int | None) -> Plan:
     """The plan of a program. It is compiled in this process if that can be, in another one otherwise."""
+    mesh = program.mesh
+    check_devices(mesh, target)
     lines = [in_the_program(path) for path in _jax.call_paths(program.closed.jaxpr)]
     program = _as_compiled(program)
-    sizes, told = _compiled(program, target, lines)
+    sizes, told, communication = _compiled(program, target, lines)
     names = {eqn.primitive.name for eqn in _jax.equations(program.closed.jaxpr)}
     unseen = tuple(said for primitives, said in UNSEEN[target.platform] if names & primitives)
     counted = counted_of(program)
@@ -230,6 +305,9 @@ def planned(program: Traced, target: Target, memory: int | None) -> Plan:
         caveats=counted.caveats,
         unseen=unseen,
         peak=peak_of(told, sizes["total"], lines, program.names),
+        mesh={} if mesh is None else dict(mesh.shape),
+        collectives=collectives_of(communication, lines),
+        device_flops=communication and communication.flops,
     )
 
 
@@ -269,18 +347,20 @@ def _compiled(program: Traced, target: Target, lines: Sequence[Any]) -> Planned:
     reason = target.unavailable()
     if reason is not None:
         raise RuntimeError(reason)
-    run, shapes = core.jaxpr_as_fun(program.closed), _shapes(program.closed)
+    run, shapes = core.jaxpr_as_fun(program.closed), program.shapes
     try:
         if compiles_here(target):
-            lowered = lower_flat(run, shapes, program.donated, target)
+            lowered = lower_flat(run, shapes, program.donated, target, program.results)
             return _once((target, lowered.as_text(), lines), lambda: _compiled_here(lowered, target))
         called = {e.primitive.name: e for e in _jax.equations(program.closed.jaxpr) if e.primitive.name in CALLBACKS}
         for name, eqn in called.items():
             if _jax.ordered_effects(eqn):
                 raise ValueError(f"{_jax.line(eqn)}: {name} keeps an order, which needs {target.name} itself")
-        exported = _jax.exported(run, shapes, target.platform, [eqn.primitive for eqn in called.values()])
-        if exported.nr_devices > 1:
-            raise ValueError(f"the program runs on {exported.nr_devices} devices, plans are for one: give one's part")
+        with _jax.in_mesh(program.mesh):
+            results = list(program.results) if any(program.results) else None
+            exported = _jax.exported(run, shapes, results, target.platform, [eqn.primitive for eqn in called.values()])
+        if exported.nr_devices != target.devices:
+            raise ValueError(f"the program runs on {exported.nr_devices} devices, {target.name} has {target.devices}")
         whole = bytes(exported.serialize())
     except (NotImplementedError, RuntimeError) as error:
         if isinstance(error, CompilerFailed):
@@ -288,7 +368,7 @@ def _compiled(program: Traced, target: Target, lines: Sequence[Any]) -> Planned:
         raise CompilerFailed(_jax.first_line(error)) from None
     asked = target, exported.mlir_module(), program.donated, lines
     try:
-        return _once(asked, lambda: planned_elsewhere(whole, program.donated, target))
+        return _once(asked, lambda: planned_elsewhere(whole, program.donated, target, program.mesh))
     except CompilerFailed as error:
         if not target.attached:
             raise
@@ -300,7 +380,9 @@ def _as_compiled(program: Traced) -> Traced:
     closed, used = _jax.without_unused_inputs(program.closed)
     place = {old: new for new, old in enumerate(i for i, use in enumerate(used) if use)}
     donated = tuple(place[i] for i in program.donated if i in place)
-    return Traced(closed, donated, tuple(name for name, use in zip(program.names, used, strict=False) if use))
+    names = tuple(name for name, use in zip(program.names, used, strict=False) if use)
+    given = tuple(sharding for sharding, use in zip(program.given, used, strict=False) if use)
+    return Traced(closed, donated, names, given, program.results)
 
 
 def _compiled_here(lowered: Any, target: Target) -> Planned:
@@ -327,10 +409,6 @@ def _once(program: tuple[Any, ...], ask: Callable[[], Planned]) -> Planned:
     return first.result()
 
 
-def _shapes(closed: Any) -> list[Any]:
-    return [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in closed.in_avals]
-
-
 # Memory, in bytes and in words.
 
 UNITS = {"": 1, "b": 1}
@@ -347,7 +425,8 @@ def memory_bytes(memory: int | float | np.number | str | None, target: Target) -
         If it is no memory; in one line.
     """
     if memory is None:
-        return target.memory or (_machine() if target.platform == "cpu" else None)
+        whole = _machine() if target.platform == "cpu" else None
+        return target.memory or (whole and whole // target.devices)
     given = f"{float(memory)!r}" if isinstance(memory, int | float | np.number) else str(memory)
     found = re.fullmatch(r"\s*([\d.]+(?:e\+?\d+)?)\s*([a-z]*)\s*", given.lower())
     try:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from adcost.rulers import clock
-from adcost.targets import ANY, TARGETS
+from adcost.targets import ANY, Target, named
 from analysis.frame import Results, parameters
 
 
@@ -215,12 +215,24 @@ class View:
     @property
     def attached(self) -> bool:
         """Did programs run on this target, or was it a compiler alone?"""
-        return TARGETS[self.target].attached if self.target in TARGETS else True
+        return self._known is None or self._known.attached
+
+    @property
+    def devices(self) -> int:
+        """Of how many devices is the target?"""
+        return 1 if self._known is None else self._known.devices
+
+    @cached_property
+    def _known(self) -> Target | None:
+        try:
+            return named(self.target)
+        except ValueError:  # of results of another version
+            return None
 
     @property
     def platform(self) -> str:
         """What kind of device the target is: ``cpu``, ``cuda`` or ``tpu``."""
-        return TARGETS[self.target].platform if self.target in TARGETS else "cpu"
+        return "cpu" if self._known is None else self._known.platform
 
     @property
     def eps(self) -> float:

@@ -27,6 +27,7 @@ from jax.extend import core
 from jax.interpreters import ad, batching, mlir
 
 from adcost import _jax
+from adcost.checkpointing.alike import zeros_alike
 from adcost.checkpointing.linear import Linear
 from adcost.checkpointing.schedules import ADVANCE, AT, LOAD, NO_STORE, STORE, Schedule, Table
 from adcost.checkpointing.values import (
@@ -44,7 +45,6 @@ from adcost.checkpointing.values import (
     spread,
     stretch,
     wide,
-    zeros,
 )
 
 Pullback = Callable[[Values, Values, Values, Values], tuple[Values, Values]]
@@ -369,11 +369,15 @@ def taped(loop: Loop, active: Active, consts: Values, h: Values, xs: Values, cou
             h, y = loop.body(merged(moving, consts, masks.consts), h, x)
             return (moves, h), y
 
-        start = moves, merged(h_a, h, masks.init)
-        (moves, after), ys = _jax.scan(step, start, merged(xs_a, xs, masks.xs), count, loop.reverse)
+        start, inputs = (moves, merged(h_a, h, masks.init)), merged(xs_a, xs, masks.xs)
+        if count == 1:  # not a loop of one trip: the partitioner would gather sharded weights for each way of it
+            (moves, after), y = step(start, at(inputs, 0))
+            ys = [v[None] for v in y]
+        else:
+            (moves, after), ys = _jax.scan(step, start, inputs, count, loop.reverse)
         return (moves, chosen(after, results[0]), chosen(ys, results[1])), (after, ys)
 
-    still = [zeros(v, wide(v.dtype)) for v in chosen(consts, masks.consts)]
+    still = [zeros_alike(v, wide(v.dtype)) for v in chosen(consts, masks.consts)]
     _, pullback, out = jax.vjp(run, still, chosen(h, masks.init), chosen(xs, masks.xs), has_aux=True)
     return out, pullback
 
@@ -401,7 +405,7 @@ def backward(loop: Loop, active: Active, operands: Operands, kept: Kept, cotange
         raise TypeError("a pullback has no gradient for what the layer closes over: pass it in params")
     moves, steps = _tables(schedule)
     g, g_ys = loop.parted(cotangents)
-    g = [zeros(h) if ct is None else ct for h, ct, m in zip(init, g, masks.init, strict=True) if m]
+    g = [zeros_alike(h) if ct is None else ct for h, ct, m in zip(init, g, masks.init, strict=True) if m]
     active_ys, of_y = loop.parted(active.results)[1], loop.parted(loop.jaxpr.out_avals)[1]
 
     def of_outputs(start: Any, count: int) -> Values:
@@ -410,8 +414,8 @@ def backward(loop: Loop, active: Active, operands: Operands, kept: Kept, cotange
             for ct, y in zip(chosen(g_ys, active_ys), chosen(of_y, active_ys), strict=True)
         ]
 
-    g_consts: Values = [zeros(v, wide(v.dtype)) for v in chosen(consts, masks.consts)]
-    g_xs: Values = [zeros(v) for v in chosen(xs, masks.xs)]
+    g_consts: Values = [zeros_alike(v, wide(v.dtype)) for v in chosen(consts, masks.consts)]
+    g_xs: Values = [zeros_alike(v) for v in chosen(xs, masks.xs)]
     if schedule.tail:
         start = loop.place(schedule.blocks * c, schedule.tail)
         g_consts, g, of_tail = kept.last((g_consts, g, of_outputs(start, schedule.tail)))
@@ -594,7 +598,7 @@ def _gradient(loop: Loop, active: Active, tree: Any, flat: Values, leaves: Value
                 return rematerialised(values[: len(flat)], values[len(flat) :])
 
             results, pullback = jax.vjp(run, *chosen(residuals, mask))
-            return list(pullback([zeros(r) if ct is None else ct for r, ct in zip(results, given, strict=True)]))
+            return list(pullback([zeros_alike(r) if ct is None else ct for r, ct in zip(results, given, strict=True)]))
 
         linear = Linear(partial(pushed, again), partial(pushed, rematerialised), pulled)
         found = gradient(*primals)

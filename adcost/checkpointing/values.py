@@ -56,11 +56,6 @@ def spread(some: Values, mask: Sequence[bool]) -> Values:
     return merged(some, [None] * len(mask), mask)
 
 
-def zeros(like: Any, dtype: Any = None) -> Any:
-    """Zeros of a value's shape."""
-    return lax.full_like(like, 0, dtype)
-
-
 def many_zeros(aval: Any, count: int) -> Any:
     """Zeros of ``count`` values of a type."""
     return jnp.broadcast_to(_jax.zeros_of(aval), (count, *aval.shape))

@@ -24,10 +24,11 @@ from jax.custom_derivatives import SymbolicZero
 from jax.extend import core
 
 from adcost import _jax
+from adcost.checkpointing.alike import zeros_alike
 from adcost.checkpointing.executor import Active, Loop, Operands, activity, taped
 from adcost.checkpointing.linear import Linear
 from adcost.checkpointing.schedules import blocks
-from adcost.checkpointing.values import Values, arrays, at, chosen, merged, no_tangent, put, spread, wide, zeros
+from adcost.checkpointing.values import Values, arrays, at, chosen, merged, no_tangent, put, spread, wide
 
 Carry = TypeVar("Carry")
 FREE = -1  # the position of a slot that holds nothing
@@ -157,8 +158,8 @@ def _backward(bounded: _Bounded, active: Active, flat: Values, online: _Online, 
     consts, init, _ = bounded.operands(flat)
     masks, reach = active.operands, _reach(bounded.slots, bounded.max_steps)
     anything = [lax.full_like(h, 0) if not m else h for h, m in zip(init, active.needed, strict=True)]
-    g = [zeros(h) if ct is None else ct for h, ct, m in zip(init, cotangents, masks.init, strict=True) if m]
-    g_consts = [zeros(v, wide(v.dtype)) for v in chosen(consts, masks.consts)]
+    g = [zeros_alike(h) if ct is None else ct for h, ct, m in zip(init, cotangents, masks.init, strict=True) if m]
+    g_consts = [zeros_alike(v, wide(v.dtype)) for v in chosen(consts, masks.consts)]
 
     def advance(h: Values, count: Any) -> Values:
         def step(_: Any, h: Values) -> Values:

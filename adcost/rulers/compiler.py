@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 from contextlib import suppress
 
-from adcost.rulers import program_text
 from adcost.rulers.subject import Subject
-from adcost.suite.vocabulary import Number
+from adcost.suite.vocabulary import NotMeasured, Number
+from adcost.targets import program_text
 from adcost.targets.compiling import planned_bytes
+from adcost.targets.listing import read
 
 
 def take(subject: Subject) -> Iterator[Number]:
@@ -25,11 +26,14 @@ def take(subject: Subject) -> Iterator[Number]:
     text = executable.compiled.as_text()
     if target.platform == "cpu":
         with suppress(program_text.UnknownTripCount):
-            flops = program_text.flops(text)
+            flops = program_text.flops(read(text))
             if flops is not None:
                 yield Number("compiler", target.name, "flops", "flop", flops)
     if subject.study.matrix_products:
-        products = program_text.matrix_products(text)
+        try:
+            products = program_text.matrix_products(text)
+        except program_text.UnknownTripCount as error:
+            raise NotMeasured(str(error)) from None
         yield Number("compiler", target.name, "matrix products", "products", float(products))
 
 

@@ -16,7 +16,7 @@ def take(subject: Subject) -> Iterator[Number]:
     assert target.memory is not None
 
     def total(n: int) -> int:
-        program = study.program(Case(case.study, case.method, ((fit.parameter, n), *case.params), case.dtype))
+        program = study.made(Case(case.study, case.method, ((fit.parameter, n), *case.params), case.dtype), target)
         compiled = lower_for(program.run, *shapes_of(program), target=target).compile()
         return planned_bytes(compiled, target)["total"]
 

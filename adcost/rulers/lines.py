@@ -14,7 +14,8 @@ POINTS = 200  # of the memory over the program's time
 
 
 def take(subject: Subject) -> Iterator[Number]:
-    """The rows' sum over the plan, the share with a line; where a study asks for lines the rows, largest first.
+    """The rows' sum over the plan, the share with a line; where a study asks for lines the bytes of each kind of them,
+    and the rows, largest first.
 
     Of programs without loops also the temporary bytes over their time.
     """
@@ -33,6 +34,9 @@ def take(subject: Subject) -> Iterator[Number]:
         yield Number("lines", target.name, "with a line", "1", peak.with_a_line)
     if not subject.study.lines:
         return
+    for what in dict.fromkeys(row.what for row in peak.rows if not row.beside):
+        size = sum(row.size for row in peak.rows if row.what == what and not row.beside)
+        yield Number("lines", target.name, what, "B", float(size))
     for i, row in enumerate(peak.rows[:MOST]):
         yield Number("lines", target.name, "held", "B", float(row.size), at=(("row", i),), flags=_words(row))
     if not any(map(_jax.is_loop, _jax.equations(jaxpr.jaxpr))):

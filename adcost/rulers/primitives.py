@@ -351,7 +351,7 @@ TABLE: dict[str, Cost] = {
         none,
         held=OWN,
     ),
-    **rows("broadcast_in_dim iota empty empty2 create_token zeros_like create_linear", none, written, OWN),
+    **rows("broadcast_in_dim iota empty empty2 create_token zeros_like zeros_alike create_linear", none, written, OWN),
     **rows("gather dynamic_slice slice", none, chosen, OWN),
     **rows("dynamic_update_slice", none, replaced, OWN),
     **rows("get swap masked_load masked_swap", none, touched, OWN),

@@ -93,8 +93,12 @@ class Subject:
     @cached_property
     def call(self) -> Callable[[], Any]:
         """Runs the program on the target."""
-        run = self.program.run if self.executable is None else self.executable.compiled
-        return partial(run, *jax.device_put(self.program.inputs()))
+        inputs = self.program.inputs()
+        if self.executable is None:
+            return partial(self.program.run, *jax.device_put(inputs))
+        compiled = self.executable.compiled
+        places = compiled.input_shardings[0] if self.target.devices > 1 else None
+        return partial(compiled, *jax.device_put(inputs, places))
 
     @property
     def result(self) -> Any:

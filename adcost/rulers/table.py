@@ -4,7 +4,20 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from adcost.rulers import check, clock, compiler, count, device, estimate, fit, limited, lines, process, told
+from adcost.rulers import (
+    check,
+    clock,
+    collectives,
+    compiler,
+    count,
+    device,
+    estimate,
+    fit,
+    limited,
+    lines,
+    process,
+    told,
+)
 from adcost.rulers.subject import Subject
 from adcost.suite.vocabulary import Number
 from adcost.targets import Target
@@ -48,6 +61,7 @@ RULERS = {
     "compiler": Ruler(compiler.take, "executable"),
     "compile": Ruler(compiler.take_seconds, "executable"),
     "lines": Ruler(lines.take, "executable"),
+    "collectives": Ruler(collectives.take, "executable"),
     "count": Ruler(count.take, "program"),
     "told": Ruler(told.take, "executable"),
     "process": Ruler(process.take, "run", ("cpu",), process.ALLOCATOR, watched=True),

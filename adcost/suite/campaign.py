@@ -22,7 +22,7 @@ from adcost.suite.messages import AGAIN, AtDeath, Device, Find, Gap, Lay, Round,
 from adcost.suite.probes import Ask, ProbeDied, probes
 from adcost.suite.registry import Studies, load
 from adcost.suite.vocabulary import Case, Missing, Number, Study
-from adcost.targets import TARGETS, Target, not_installed
+from adcost.targets import TARGETS, Target, device_of, named, not_installed
 
 Say = Callable[[str], None]
 CPU = TARGETS["cpu"]  # where gradients are checked if no other target is attached
@@ -47,6 +47,17 @@ class Suite:
         """The last size of every method."""
         return frozenset(case for study in self.studies.values() for case in study.ends())
 
+    def with_clusters(self, targets: Sequence[Target], cases: Iterable[Case]) -> list[Target]:
+        """The targets, and the clusters of these devices on which the cases' studies are measured as well."""
+        studies = {case.study: self.study(case) for case in cases}
+        names = [name for study in studies.values() for name in study.clusters.get(self.effort.profile, ())]
+        devices = {target.name for target in targets}
+        return list(dict.fromkeys([*targets, *(named(name) for name in names if device_of(name) in devices)]))
+
+    def of_target(self, target: Target, cases: Iterable[Case]) -> list[Case]:
+        """The cases that are measured on a target."""
+        return [case for case in cases if self.study(case).measured_on(target)]
+
     def study(self, case: Case) -> Study:
         return self.studies[case.study]
 
@@ -68,8 +79,9 @@ def campaign(suite: Suite, cases: Sequence[Case], targets: Sequence[Target]) -> 
     Study by study programs are compiled, checked and their memory is measured, and they are timed in a first process;
     then everything is timed in the other processes, one after the other, so that those of one program are spread over
     the run. The record is that of the first attached target; without one, that of the CPU, on which the numbers of the
-    compilers are checked.
+    compilers are checked. Studies of clusters are measured on these as well.
     """
+    targets = suite.with_clusters(targets, cases)
     attached = [target for target in targets if target.attached]
     absent = {target: reason for target in attached if (reason := unreachable(target, suite.folders))}
     present = [target for target in attached if target not in absent]
@@ -79,13 +91,17 @@ def campaign(suite: Suite, cases: Sequence[Case], targets: Sequence[Target]) -> 
     def measured(case: Case) -> Record:
         if not finished:
             for target, reason in absent.items():
-                record_absent(suite, cases, target, reason)
+                record_absent(suite, suite.of_target(target, cases), target, reason)
             finished.append(_measure_all(suite, cases, targets, present, home))
         return suite.known(case, home)
 
     yield measured
     if finished:
-        wanted = [(case, target.name) for target in dict.fromkeys((home, *attached)) for case in cases]
+        wanted = [
+            (case, target.name)
+            for target in dict.fromkeys((home, *attached))
+            for case in suite.of_target(target, cases)
+        ]
         companions = (other for case in cases for other in _compared_with(case, suite.study(case)).values())
         suite.journal.close([*wanted, *finished[0]], [*companions, *(fit_case(suite, case) for case in cases)])
 
@@ -104,12 +120,12 @@ def _measure_all(
         for study in dict.fromkeys(case.study for case in cases):
             for group in _groups(suite, [case for case in cases if case.study == study]):
                 for clock in clocks:
-                    record_group(clock, group, asks[clock.target.name])
+                    record_group(clock, suite.of_target(clock.target, group), asks[clock.target.name])
                 if compilers and not present:
                     record_correct(suite, group, home, asks[home.name])
                 correct = [case for case in group if (known := suite.journal.get(case, home.name)) and known.numbers]
                 for target in compilers:
-                    wanted = record_compiled(suite, correct, target, asks[target.name])
+                    wanted = record_compiled(suite, suite.of_target(target, correct), target, asks[target.name])
                     asked.extend((case, target.name) for case in wanted)
             for clock in clocks:
                 clock.run(study)
@@ -138,7 +154,7 @@ def home_of(targets: Sequence[Target], present: Sequence[Target]) -> Target:
 def records(suite: Suite, cases: Sequence[Case], targets: Sequence[Target]) -> list[Record]:
     """The records of these cases, and of their largest that fit, on these targets and on the CPU."""
     wanted = {*cases, *(fit_case(suite, case) for case in cases)}
-    names = {CPU.name, *(target.name for target in targets)}
+    names = {CPU.name, *(target.name for target in suite.with_clusters(targets, cases))}
     return [record for (case, name), record in suite.journal.records.items() if case in wanted and name in names]
 
 
@@ -149,10 +165,10 @@ def record_group(clock: "Clock", cases: Sequence[Case], ask: Ask) -> None:
     are among ``cases`` or not.
     """
     suite, target = clock.suite, clock.target
-    study = suite.study(cases[0])
     missing = [case for case in cases if not suite.settled(case, target)]
     if not missing:
         return
+    study = suite.study(cases[0])
     sets = {study.shares_rounds(case) for case in missing}
     sharing = [case for case in cases if study.shares_rounds(case) in sets]
     companions = (other for case in sharing for other in _compared_with(case, study).values())

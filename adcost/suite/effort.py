@@ -18,9 +18,10 @@ class Effort:
     compiles_all: bool  # ask compilers of other devices for every case
     all_lines: bool  # ask for the lines of every case that runs here, not of each method's largest alone
     fits: bool  # seek the largest case that fits a compiler's device
+    profile: str = "quick"  # whose clusters a study is measured on
 
 
 EFFORTS = {
     "quick": Effort(5, 0.2, 2, 6, 2, 60, compiles_all=False, all_lines=False, fits=False),
-    "full": Effort(10, 1.5, 3, 12, 3, 600, compiles_all=True, all_lines=True, fits=True),
+    "full": Effort(10, 1.5, 3, 12, 3, 600, compiles_all=True, all_lines=True, fits=True, profile="full"),
 }

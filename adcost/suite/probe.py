@@ -44,7 +44,7 @@ from adcost.suite.messages import (
 )
 from adcost.suite.registry import Studies, load
 from adcost.suite.vocabulary import Case, Method, Missing, NotMeasured, case_from_id
-from adcost.targets import ANY, CORES, TARGETS
+from adcost.targets import ANY, CORES, named
 
 Note = Callable[[str], object]
 
@@ -58,7 +58,7 @@ def main(note: str, *folders: str) -> None:
     prepared = False
     for line in sys.stdin:
         request: Request = decoded(line)
-        if not prepared and not isinstance(request, Find) and TARGETS[request.target].attached:
+        if not prepared and not isinstance(request, Find) and named(request.target).attached:
             _prepare()
             prepared = True
         for reply in _answers(request, studies, Path(note).write_text):
@@ -78,7 +78,7 @@ def _answers(request: Request, studies: Studies, note: Note) -> Iterator[Reply]:
 
 def lay(request: Lay, studies: Studies, note: Note) -> Iterator[Reply]:
     """Lay rulers on one case, save its executable, reply with a number or a reason at a time."""
-    case, target = request.case, TARGETS[request.target]
+    case, target = request.case, named(request.target)
     note(case.id)
     subject = Subject(case, studies[case.study], target, request.runs)
     configure(case, subject.method)
@@ -198,7 +198,7 @@ def _run_of(case: Case, studies: Studies) -> Callable[..., Any]:
 def _loaded(path: Path, on_device: dict[str, Any], run: Callable[[], Callable[..., Any]]) -> Callable[[], Any]:
     """A saved program with its inputs; ``run`` makes one that is not jitted."""
     executable, names = pickle.loads(path.read_bytes())
-    program = run() if executable is None else serialize_executable.deserialize_and_load(*executable)
+    program: Any = run() if executable is None else serialize_executable.deserialize_and_load(*executable)
 
     def placed(name: str) -> Any:
         if name not in on_device:
@@ -206,6 +206,8 @@ def _loaded(path: Path, on_device: dict[str, Any], run: Callable[[], Callable[..
         return on_device[name]
 
     inputs = jax.tree.map(placed, names)
+    if executable is not None and jax.device_count() > 1:  # as it lies on the devices of a cluster
+        inputs = jax.device_put(inputs, program.input_shardings[0])
     return lambda: jax.block_until_ready(program(*inputs))
 
 

@@ -296,6 +296,8 @@ class Study:
         Every case is measured in each.
     for_target
         The program of a case on a target, where that decides what it is.
+    clusters
+        By profile, the clusters on which it is measured as well, where their device is among the targets.
     """
 
     name: str
@@ -320,6 +322,12 @@ class Study:
     unvaried: tuple[str, ...] = ()
     dtypes: tuple[str, ...] = ("float32",)
     for_target: Callable[[Case, Target], Program] | None = None
+    clusters: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    def measured_on(self, target: Target) -> bool:
+        """Is it one of the study's targets? A cluster is one where the study names it."""
+        named = {name for names in self.clusters.values() for name in names}
+        return target.devices == 1 or target.name in named
 
     def made(self, case: Case, target: Target) -> Program:
         """The program of a case on a target."""

@@ -384,7 +384,8 @@ BYTES = ("s8[", "u8[")
 
 
 def _path(listing: Listing, made: Instruction) -> list[list[Any]]:
-    return [list(frame) for frame in listing.path(made.frame)]
+    found = listing.path_of(made) if made.collective else listing.path(made.frame)
+    return [list(frame) for frame in found]
 
 
 def _throughout(listing: Listing, plan: Assignment, number: int) -> Iterator[Alive]:

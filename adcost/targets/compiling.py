@@ -4,16 +4,19 @@ import os
 import tempfile
 from collections.abc import Callable, Sequence
 from functools import cache
+from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-from jax.experimental import topologies
-from jax.sharding import SingleDeviceSharding
+import numpy as np
+from jax.experimental import mesh_utils, topologies
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, SingleDeviceSharding
 
 from adcost import _jax
 from adcost.targets import Target, named
 from adcost.targets.alive import Told, told
+from adcost.targets.collectives import Communication, communication
 
 
 def compile_for(f: Callable[..., Any], *args: Any, target: str | Target = "cpu") -> Any:
@@ -63,11 +66,18 @@ def trace_for(f: Callable[..., Any], *args: Any, target: Target) -> Any:
     return traced
 
 
-def lower_flat(run: Callable[..., Any], shapes: Sequence[Any], donated: Sequence[int], target: Target) -> Any:
-    """Lower a function of flat arguments, some of them donated, for a target that this process can compile for."""
+def lower_flat(
+    run: Callable[..., Any], shapes: Sequence[Any], donated: Sequence[int], target: Target, results: Sequence[Any] = ()
+) -> Any:
+    """Lower a function of flat arguments, some of them donated, for a target that this process can compile for.
+
+    ``results`` are the shardings that are asked of its results; None leaves one to the compiler.
+    """
     _require(target)
-    with _jax.whole_call_paths():
-        return jax.jit(run, donate_argnums=tuple(donated)).lower(*placed(tuple(shapes), target))
+    given = placed(tuple(shapes), target)
+    asked = [sharding and _on(sharding, target) for sharding in results] if any(results) else None
+    with _jax.whole_call_paths(), _jax.in_mesh(mesh_of(shapes)):
+        return jax.jit(run, donate_argnums=tuple(donated), out_shardings=asked).lower(*given)
 
 
 def compiles_here(target: Target) -> bool:
@@ -80,10 +90,14 @@ def compiles_here(target: Target) -> bool:
 
 
 class Planned(NamedTuple):
-    """What a compiler plans: bytes by purpose, as ``planned_bytes`` has them and ``constants``, and what it told."""
+    """What a compiler plans: bytes by purpose, as ``planned_bytes`` has them and ``constants``, and what it told.
+
+    Of a program on several devices also what these do and say to each other.
+    """
 
     sizes: dict[str, int]
     told: Told
+    communication: Communication | None = None
 
 
 def compiled_and_planned(lowered: Any, target: Target) -> Planned:
@@ -91,7 +105,8 @@ def compiled_and_planned(lowered: Any, target: Target) -> Planned:
     with tempfile.TemporaryDirectory() as folder:
         compiled = lowered.compile(compiler_options=reporting_to(folder))
         found = told(Path(folder))
-    return Planned({**planned_bytes(compiled, target), "constants": found.constants}, found)
+    said = communication(compiled.as_text(), target.devices) if target.devices > 1 else None
+    return Planned({**planned_bytes(compiled, target), "constants": found.constants}, found, said)
 
 
 def reporting_to(folder: str) -> dict[str, str]:
@@ -106,13 +121,115 @@ CALLBACKS = frozenset(("debug_callback", "debug_print", "pure_callback", "io_cal
 
 
 def placed(tree: Any, target: Target | None = None) -> Any:
-    """Shapes and dtypes of a pytree's arrays, on the target's device where that is not attached; other leaves stay."""
-    sharding = None if target is None or target.attached else SingleDeviceSharding(_device(target))
+    """Shapes and dtypes of a pytree's arrays, as they lie on the devices of a target; other leaves stay.
+
+    Of what is not sharded JAX decides where it lies; on one device that is not attached it is told.
+    """
+    sharded = any(map(sharding_of, jax.tree.leaves(tree)))
+    alone = target is not None and not target.attached and not sharded
 
     def leaf(a: Any) -> Any:
-        return jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding) if hasattr(a, "shape") else a
+        if not hasattr(a, "shape"):
+            return a
+        sharding: Any = sharding_of(a)
+        if target is not None:
+            sharding = SingleDeviceSharding(_devices(target)[0]) if alone else sharding and _on(sharding, target)
+        return jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding)
 
     return jax.tree.map(leaf, tree)
+
+
+def sharding_of(leaf: Any) -> NamedSharding | None:
+    """How an array or its shape is sharded over a mesh, whose devices are left out; None if it is not.
+
+    Raises
+    ------
+    ValueError
+        If it lies on several devices by another sharding than a named one.
+    """
+    found = getattr(leaf, "sharding", None)
+    if isinstance(found, NamedSharding):
+        return NamedSharding(_jax.axes_alone(found.mesh), found.spec, memory_kind=found.memory_kind)
+    devices = len(getattr(found, "device_set", ()))
+    if devices > 1:
+        raise ValueError(f"an argument lies on {devices} devices by a {type(found).__name__}: give a NamedSharding")
+    return None
+
+
+def mesh_of(leaves: Sequence[Any]) -> AbstractMesh | None:
+    """The mesh over which arrays are sharded; None if none is.
+
+    Raises
+    ------
+    ValueError
+        If there are several.
+    """
+    meshes = {_jax.axes_alone(found.mesh) for leaf in leaves if (found := sharding_of(leaf)) is not None}
+    if len(meshes) > 1:
+        said = " and ".join(sorted(", ".join(f"{name} {size}" for name, size in mesh.shape.items()) for mesh in meshes))
+        raise ValueError(f"the arguments are sharded over several meshes, {said}: give them all on one")
+    return next(iter(meshes), None)
+
+
+def check_devices(mesh: AbstractMesh | None, target: Target) -> None:
+    """Refuse a program that is for another number of devices than a target has.
+
+    Raises
+    ------
+    ValueError
+        If it is.
+    """
+    if mesh is None and target.devices > 1:
+        raise ValueError(
+            f"no argument is sharded over the {target.devices} devices of {target.name}: give them a NamedSharding on "
+            f"adcost.mesh({target.name!r}, data={target.devices})"
+        )
+    if mesh is not None and mesh.size != target.devices:
+        raise ValueError(f"the arguments are sharded over {mesh.size} devices, {target.name} has {target.devices}")
+
+
+def _on(sharding: NamedSharding, target: Target) -> NamedSharding:
+    """A sharding on the devices of a target."""
+    return NamedSharding(mesh_on(sharding.mesh, target), sharding.spec, memory_kind=sharding.memory_kind)
+
+
+@cache
+def mesh_on(mesh: AbstractMesh, target: Target) -> Mesh:
+    """A mesh of a target's devices."""
+    devices = _devices(target)[: target.devices]
+    if target.platform == "tpu":  # neighbours in the mesh are neighbours in the torus
+        arranged = mesh_utils.create_device_mesh(mesh.axis_sizes, devices)
+    else:
+        arranged = np.array(devices).reshape(mesh.axis_sizes)
+    return Mesh(arranged, mesh.axis_names, axis_types=mesh.axis_types)
+
+
+def mesh(target: str | Target, **axes: int) -> AbstractMesh:
+    """The mesh of a cluster that need not be here, for the shardings of ``jax.ShapeDtypeStruct``.
+
+    Parameters
+    ----------
+    target
+        The cluster, as ``"nvidia-h100:8x32"``.
+    **axes
+        Names and sizes, the last one between neighbours: ``data=32, model=8``.
+
+    Returns
+    -------
+    jax.sharding.AbstractMesh
+        Its axes are of JAX's type Auto: the compiler's partitioner decides what the program leaves open.
+
+    Raises
+    ------
+    ValueError
+        If the axes do not take all devices.
+    """
+    chosen = named(target)
+    sizes = tuple(axes.values())
+    if not axes or any(size < 1 for size in sizes) or prod(sizes) != chosen.devices:
+        said = " x ".join(f"{name} {size}" for name, size in axes.items()) or "no axis"
+        raise ValueError(f"{said} is no mesh of {chosen.name}: the sizes must multiply to {chosen.devices}")
+    return AbstractMesh(sizes, tuple(axes), axis_types=(jax.sharding.AxisType.Auto,) * len(sizes))
 
 
 def planned_bytes(compiled: Any, target: str | Target = "cpu") -> dict[str, int]:
@@ -170,6 +287,9 @@ def _require(target: Target) -> None:
         backend = jax.default_backend()
         if backend != BACKENDS[target.platform]:
             raise RuntimeError(f"JAX runs on {backend} in this process, not on {target.name}: set JAX_PLATFORMS")
+        if jax.device_count() < target.devices:
+            how = "set JAX_NUM_CPU_DEVICES" if backend == "cpu" else "attach more"
+            raise RuntimeError(f"JAX has {jax.device_count()} devices in this process, {target.name} is more: {how}")
         return
     absent = [f"{name}={value}" for name, value in target.environment.items() if value not in _setting(name)]
     if absent:
@@ -184,8 +304,8 @@ def _setting(name: str) -> str:
 
 
 @cache
-def _device(target: Target) -> Any:
-    if target.platform == "tpu":
-        return topologies.get_topology_desc(target.topology, platform="tpu").devices[0]
-    options = {"target_config": target.description, "topology": target.topology}
-    return topologies.get_topology_desc(platform=target.platform, **options).devices[0]
+def _devices(target: Target) -> Sequence[Any]:
+    """The devices of a target that is attached, or as its compiler knows them."""
+    if target.attached:
+        return jax.devices()
+    return topologies.get_topology_desc(platform=target.platform, **target.topology).devices

@@ -48,11 +48,30 @@ GPUS = {
     ),
     "nvidia-l4": Gpu("NVIDIA L4", (8, 9), 58, 128, 1536, 102400, 101376, 24 * 10**9, 300096000000, 50331648, 2.04),
 }
-TPUS = {  # topology, accelerator, memory of a chip
-    "tpu-v4": ("v4:2x2x1", "v4-8", 32 * GIB),
-    "tpu-v5e": ("v5e:2x2", "v5litepod-4", 16 * GIB),
-    "tpu-v5p": ("v5p:2x2x1", "v5p-8", 95 * GIB),
-    "tpu-v6e": ("v6e:2x2", "v6e-4", 32 * GIB),
+
+
+@dataclass(frozen=True)
+class Tpu:
+    """What XLA's compiler wants to know of a TPU. Memory of a chip, in bytes."""
+
+    generation: str
+    accelerator: str  # what a name of a slice begins with
+    cores: int  # of a chip, as those names count them
+    axes: int  # of the torus
+    memory: int
+    chip: str = ""  # how its compiler is to see a chip: a v4 otherwise as two devices
+
+    @property
+    def host(self) -> tuple[int, ...]:
+        """The chips of one host."""
+        return (2, 2, 1)[: self.axes]
+
+
+TPUS = {
+    "tpu-v4": Tpu("v4", "v4", 2, 3, 32 * GIB, "megacore"),
+    "tpu-v5e": Tpu("v5e", "v5litepod", 1, 2, 16 * GIB),
+    "tpu-v5p": Tpu("v5p", "v5p", 2, 3, 95 * GIB),
+    "tpu-v6e": Tpu("v6e", "v6e", 1, 2, 32 * GIB),
 }
 
 

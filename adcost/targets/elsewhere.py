@@ -15,9 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from jax.sharding import AbstractMesh
+
 from adcost import _jax
 from adcost.targets import Target
 from adcost.targets.alive import Told
+from adcost.targets.collectives import Communication
 from adcost.targets.compiling import Planned
 
 KILLED = "the compiler's process was killed, most likely for want of memory"
@@ -60,8 +63,10 @@ def at_once(most: int = 4) -> Iterator[Callable[..., Future[Any]]]:
     pool.shutdown()
 
 
-def planned_elsewhere(program: bytes, donated: Sequence[int], target: Target) -> Planned:
-    """What the compiler of a target plans for an exported program.
+def planned_elsewhere(
+    program: bytes, donated: Sequence[int], target: Target, mesh: AbstractMesh | None = None
+) -> Planned:
+    """What the compiler of a target plans for an exported program, which may be sharded over a mesh.
 
     Raises
     ------
@@ -71,10 +76,12 @@ def planned_elsewhere(program: bytes, donated: Sequence[int], target: Target) ->
     with tempfile.TemporaryDirectory() as folder, _worker(target) as worker:
         path = Path(folder) / "program"
         path.write_bytes(program)
-        reply = _asked(worker, {"program": str(path), "donated": list(donated)})
+        axes = mesh and [(*axis, kind.name) for axis, kind in zip(mesh.shape.items(), mesh.axis_types, strict=True)]
+        reply = _asked(worker, {"program": str(path), "donated": list(donated), "axes": axes})
     if "error" in reply:
         raise CompilerFailed(reply["error"])
-    return Planned(reply["sizes"], Told(*reply["told"]))
+    said = reply["communication"]
+    return Planned(reply["sizes"], Told(*reply["told"]), said and Communication(*said))
 
 
 def environment(target: Target) -> dict[str, str]:

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
+COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute", "collective-broadcast")
+BACK = 20  # steps at most to an operand that has a line
+
 
 class Frame(NamedTuple):
     """A place in a source file, and the function that it is in."""
@@ -32,6 +35,8 @@ class Instruction:
         Of a parameter, or the index that is taken out of a tuple.
     op_name
         JAX's own path of the operation: ``jit(loss)/jvp()/while/body/tanh``.
+    attributes, literal
+        What stands behind the operands, as it is written; of a constant its value.
     """
 
     name: str
@@ -44,14 +49,25 @@ class Instruction:
     op_name: str
     frame: int
     root: bool
+    attributes: str = ""
+    literal: str = ""
+
+    @property
+    def collective(self) -> str | None:
+        """Which collective it is, or begins; None if it is none."""
+        name = self.opcode.removesuffix("-start")
+        return name if name in COLLECTIVES else None
 
 
 @dataclass(frozen=True)
 class Listing:
-    """A program: its instructions by name (unique in a module), and its frames, each with its caller's number."""
+    """A program: its instructions by name (unique in a module), its frames, each with its caller's number, and the
+    computation with which it begins.
+    """
 
     instructions: Mapping[str, Instruction]
     frames: Mapping[int, tuple[Frame, int]]
+    entry: str = ""
 
     @cached_property
     def computations(self) -> dict[str, list[Instruction]]:
@@ -90,11 +106,26 @@ class Listing:
             found.append(here)
         return found
 
+    def path_of(self, one: Instruction) -> list[Frame]:
+        """From where it was called; of what the partitioner made without a word, from where its first operand was."""
+        for _ in range(BACK):
+            found = self.path(one.frame)
+            given = one.operands[:1]
+            if one.opcode == "parameter":
+                callers = [caller for caller in self.callers.get(one.computation, []) if caller.opcode != "while"]
+                given = callers[0].operands[one.number or 0 :][:1] if callers else ()
+            elif "calls" in one.called:
+                given = (self.root(one.called["calls"]).name,)
+            if found or not given or given[0] not in self.instructions:
+                return found
+            one = self.instructions[given[0]]
+        return []
+
 
 NAMES = re.compile(r'^(\d+) "(.*)"$')
 LOCATION = re.compile(r"^(\d+) \{file_name_id=(\d+) function_name_id=(\d+) line=(\d+)")
 STACK = re.compile(r"^(\d+) \{file_location_id=(\d+)(?: parent_frame_id=(\d+))?")
-COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) (?:\(.*\) -> .*)?\{")
+COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) (?:\(.*\) -> .*)?\{")
 INSTRUCTION = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = (.*)$")
 LAYOUT = re.compile(r"\{[^{}]*\}|/\*.*?\*/")
 COMMENT = re.compile(r"/\*.*?\*/")
@@ -111,7 +142,7 @@ def read(text: str) -> Listing:
     tables: dict[str, dict[int, tuple[str, ...]]] = {}
     table: dict[int, tuple[str, ...]] = {}
     instructions: dict[str, Instruction] = {}
-    computation = ""
+    entry = computation = ""
     for line in text.splitlines():
         if line in ("FileNames", "FunctionNames", "FileLocations", "StackFrames"):
             table = tables.setdefault(line, {})
@@ -120,12 +151,13 @@ def read(text: str) -> Listing:
             if found:
                 table[int(found[1])] = found.groups()[1:]
         elif found := COMPUTATION.match(line):
-            computation = found[1]
+            computation = found[2]
+            entry = computation if found[1] else entry
         elif found := INSTRUCTION.match(line):
             made = _instruction(found[2], computation, bool(found[1]), found[3])
             instructions |= {one.name: one for name in made.operands for one in _taken_out(name, computation)}
             instructions[made.name] = made
-    return Listing(instructions, _frames(tables))
+    return Listing(instructions, _frames(tables), entry)
 
 
 def _taken_out(name: str, computation: str) -> Iterator[Instruction]:
@@ -179,6 +211,8 @@ def _instruction(name: str, computation: str, root: bool, text: str) -> Instruct
         op_name[1] if op_name else "",
         int(frame[1]) if frame else 0,
         root,
+        attributes,
+        inside if opcode == "constant" else "",
     )
 
 

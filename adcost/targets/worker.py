@@ -8,16 +8,18 @@ import json
 import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
 import jax
 from jax import export
+from jax.sharding import AbstractMesh, AxisType
 
 from adcost import _jax
 from adcost.targets import named
-from adcost.targets.compiling import compiled_and_planned, lower_flat
+from adcost.targets.compiling import compiled_and_planned, lower_flat, mesh_on
 
 
 def main(target: str) -> None:
@@ -41,10 +43,18 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
-def answer(target: str, program: str, donated: list[int]) -> dict[str, Any]:
-    """What the compiler plans for the program in a file."""
+def answer(
+    target: str, program: str, donated: list[int], axes: Sequence[tuple[str, int, str]] | None
+) -> dict[str, Any]:
+    """What the compiler plans for the program in a file, which may be sharded over a mesh: names, sizes, types."""
     exported = export.deserialize(bytearray(Path(program).read_bytes()))
     Path(program).unlink()
-    shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in exported.in_avals]
-    lowered = lower_flat(exported.call, shapes, donated, named(target))
-    return compiled_and_planned(lowered, named(target))._asdict()
+    chosen = named(target)
+    shardings: Sequence[Any] = [None] * len(exported.in_avals)
+    if axes is not None:
+        names, sizes, kinds = zip(*axes, strict=True)
+        mesh = AbstractMesh(sizes, names, axis_types=tuple(AxisType[kind] for kind in kinds))
+        shardings = exported.in_shardings_jax(mesh_on(mesh, chosen))
+    pairs = zip(exported.in_avals, shardings, strict=True)
+    shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding) for a, sharding in pairs]
+    return compiled_and_planned(lower_flat(exported.call, shapes, donated, chosen), chosen)._asdict()

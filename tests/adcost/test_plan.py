@@ -48,7 +48,7 @@ def test_a_plan_is_what_the_compiler_says():
 
 def test_another_process_plans_the_same():
     program = traced(jax.grad(loss), *SHAPES)
-    exported = _jax.exported(jax.grad(loss), SHAPES, "cpu", [])
+    exported = _jax.exported(jax.grad(loss), SHAPES, None, "cpu", [])
     here = planned(program, TARGETS["cpu"], None)
     there = planned_elsewhere(bytes(exported.serialize()), (), TARGETS["cpu"])
     assert there.sizes["total"] == here.total
@@ -262,11 +262,11 @@ def test_threads_have_the_settings_of_their_caller():
     assert jnp.zeros(1, float).dtype == jnp.float64
 
 
-def test_arguments_on_several_devices_are_refused():
+def test_arguments_on_several_devices_by_another_sharding_are_refused():
     class Sharded:
         shape, dtype, sharding = (4,), np.dtype("float32"), SimpleNamespace(device_set={1, 2, 3, 4})
 
-    with pytest.raises(ValueError, match="lies on 4 devices, plans are for one"):
+    with pytest.raises(ValueError, match="lies on 4 devices by a SimpleNamespace: give a NamedSharding"):
         adcost.plan(jnp.sin, Sharded())
 
 

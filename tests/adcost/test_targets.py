@@ -15,12 +15,12 @@ from jax import lax
 
 from adcost.rulers.device import allocator_peak
 from adcost.rulers.fit import fitting
-from adcost.rulers.program_text import UnknownTripCount, matrix_products
 from adcost.suite.messages import Lay
 from adcost.suite.probes import probes
 from adcost.suite.vocabulary import Case
 from adcost.targets import GPUS, TARGETS, TPUS, Target, parse_targets, text_proto
 from adcost.targets.compiling import compile_for, planned_bytes
+from adcost.targets.program_text import UnknownTripCount, matrix_products
 from benchmarks import ROOT, study_folders
 
 A = np.ones((8, 8), np.float32)
@@ -303,51 +303,3 @@ def test_slots_on_the_host_are_planned_there_and_leave_the_device():
         assert slots - 1 <= device <= slots + 4
         assert host == slots - 1, "the first slot is the input itself"
         assert beside <= 4
-
-
-SPREAD = """
-import re
-import jax, jax.numpy as jnp, numpy as np
-from jax import lax
-from jax.experimental import topologies
-from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
-import adcost
-
-width, batch, depth = 512, 4096, 24
-h100 = adcost.TARGETS["nvidia-h100"]
-devices = topologies.get_topology_desc(platform="cuda", target_config=h100.description, topology="1x8x1").devices
-mesh = Mesh(np.array(devices).reshape(8), ("d",))
-sharded = lambda spec, *shape: jax.ShapeDtypeStruct(shape, "float32", sharding=NamedSharding(mesh, spec))
-by_rows = P(None, "d", None)
-weights = sharded(by_rows, depth, width, 4 * width), sharded(by_rows, depth, 4 * width, width)
-h = sharded(P("d", None), batch, width)
-
-def block(h, w):
-    return h + jnp.tanh(h @ w[0]) @ w[1], None
-
-for scan in (
-    lax.scan,
-    lambda f, h, w: lax.scan(jax.checkpoint(f), h, w),
-    lambda f, h, w: adcost.scan(f, h, w, schedule=adcost.binomial(depth, 8)),
-    lambda f, h, w: adcost.scan(f, h, w, schedule=adcost.blocks(depth, None, 4, 4)),
-):
-    f = jax.grad(lambda w, h: jnp.mean(scan(block, h, w)[0] ** 2))
-    compiled = jax.jit(f, out_shardings=(NamedSharding(mesh, by_rows),) * 2).lower(weights, h).compile()
-    local = 4 * batch * width / 8
-    reduced = len(re.findall(r" all-reduce(-start)?\\(f32\\[\\d+,\\d", compiled.as_text()))
-    print(compiled.memory_analysis().temp_size_in_bytes / local, reduced)
-"""
-
-
-@H100
-def test_slots_and_sums_stay_sharded_on_eight_devices():
-    """Weights fully sharded, the batch too: local carries of one device, and sums over all devices of whole arrays."""
-    environment = {**os.environ, **TARGETS["nvidia-h100"].environment}
-    done = subprocess.run([sys.executable, "-c", SPREAD], cwd=ROOT, env=environment, capture_output=True, text=True)
-    rows = [tuple(map(float, line.split())) for line in done.stdout.splitlines()]
-    assert len(rows) == 4, done.stderr
-    (plain, _), (remat, _), (slots, reduced), (blocks, also) = rows
-    assert (reduced, also) == (0, 0), "gradients are scattered as they are summed"
-    assert slots < remat < plain
-    assert slots < 8 + 32, "beside its slots the weights of a step, gathered, and their cotangents"
-    assert blocks < plain / 2
