@@ -9,7 +9,7 @@ import re
 from math import prod
 from typing import Any, NamedTuple, TypedDict
 
-from adcost.targets.listing import Instruction, Listing, read
+from adcost.targets.listing import BACK, Instruction, Listing, read
 from adcost.targets.program_text import UnknownTripCount, executed, flops
 
 GROUPS = re.compile(r"replica_groups=\{?\{([\d,]*)\}")
@@ -61,7 +61,7 @@ def communication(text: str, devices: int) -> Communication:
 
 
 def _said(listing: Listing, one: Instruction, times: float, devices: int) -> Said:
-    kind = one.collective or ""
+    kind, cause = one.collective or "", _cause(listing, one)
     group = _group(one, devices)
     given = [listing.instructions[name].shape for name in one.operands if name in listing.instructions]
     operand = sum(map(nbytes, given))
@@ -74,9 +74,25 @@ def _said(listing: Listing, one: Instruction, times: float, devices: int) -> Sai
         "size": size,
         "sent": round(size * sends),
         "shape": ", ".join(given),
-        "operation": one.op_name or one.opcode,
-        "path": [list(frame) for frame in listing.path_of(one)],
+        "operation": cause.op_name or cause.opcode,
+        "path": [list(frame) for frame in listing.path_of(cause)],
     }
+
+
+def _cause(listing: Listing, one: Instruction) -> Instruction:
+    """What it is for: itself, as it is named, or what first computes with what a loop took out of an array."""
+    here = one
+    for _ in range(BACK):
+        if here.op_name.rpartition("/")[2] not in TAKEN:
+            return here
+        computing = [user for user in listing.users.get(here.name, []) if user.opcode not in ("tuple", "while")]
+        if not computing:
+            break
+        here = min(computing, key=lambda user: user.op_name.rpartition("/")[2] in (*TAKEN, ""))
+    return one
+
+
+TAKEN = ("squeeze", "dynamic_slice", "slice", "reshape", "convert_element_type", "broadcast_in_dim")
 
 
 def _group(one: Instruction, devices: int) -> int:
