@@ -50,7 +50,7 @@ def communication(text: str, devices: int) -> Communication:
     """What a compiled program on so many devices says."""
     listing = read(text)
     try:
-        found = executed(listing, lambda one: float(one.collective is not None))
+        found = executed(listing, lambda one: float(_kind(listing, one) is not None))
         said = [_said(listing, one.instruction, float(one.times), devices) for one in found]
     except UnknownTripCount:
         return Communication(None, None)
@@ -61,7 +61,7 @@ def communication(text: str, devices: int) -> Communication:
 
 
 def _said(listing: Listing, one: Instruction, times: float, devices: int) -> Said:
-    kind, cause = one.collective or "", _cause(listing, one)
+    kind, cause = _kind(listing, one) or "", _cause(listing, one)
     group = _group(one, devices)
     given = [listing.instructions[name].shape for name in one.operands if name in listing.instructions]
     operand = sum(map(nbytes, given))
@@ -77,6 +77,20 @@ def _said(listing: Listing, one: Instruction, times: float, devices: int) -> Sai
         "operation": cause.op_name or cause.opcode,
         "path": [list(frame) for frame in listing.path_of(cause)],
     }
+
+
+def _kind(listing: Listing, one: Instruction) -> str | None:
+    """Which collective an instruction is, or begins; None if it is none, or goes on with one.
+
+    A TPU's compiler writes a collective that runs beside products into each fusion of these once more, and a sum that
+    is scattered as a fusion of the sum and its part.
+    """
+    if one.collective is None:
+        return None
+    begun = any("AsyncCollectiveDone" in other.attributes for other in listing.computations[one.computation])
+    if begun or one.computation.startswith("async_collective_fusion"):
+        return None
+    return "reduce-scatter" if one.computation.startswith("all-reduce-scatter") else one.collective
 
 
 def _cause(listing: Listing, one: Instruction) -> Instruction:

@@ -198,7 +198,7 @@ def mesh_on(mesh: AbstractMesh, target: Target) -> Mesh:
     """A mesh of a target's devices."""
     devices = _devices(target)[: target.devices]
     if target.platform == "tpu":  # neighbours in the mesh are neighbours in the torus
-        arranged = mesh_utils.create_device_mesh(mesh.axis_sizes, devices)
+        arranged = mesh_utils.create_device_mesh(mesh.axis_sizes, devices, allow_split_physical_axes=True)
     else:
         arranged = np.array(devices).reshape(mesh.axis_sizes)
     return Mesh(arranged, mesh.axis_names, axis_types=mesh.axis_types)

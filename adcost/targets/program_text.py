@@ -13,6 +13,8 @@ from functools import cache
 from math import prod
 from typing import NamedTuple
 
+import numpy as np
+
 from adcost import _jax
 from adcost.targets.listing import Instruction, Listing, read
 
@@ -20,13 +22,16 @@ TRIPS = re.compile(r'known_trip_count[^}]*?"?n"?[:=]\s*"?(\d+)')
 LIBRARY = re.compile(r'custom_call_target="(?:__cublas\$\w*|__onednn\$matmul|__cudnn\$conv\w*)"')
 CUBLAS = re.compile(r'custom_call_target="__cublas\$(?:lt\$matmul|gemm)"')
 CONTRACTED = re.compile(r'lhs_contracting_dim(?:s=\{|ensions":\[)([\d,"]*)')
-LABELS = re.compile(r"dim_labels=\w+_(\w+)->")
-PADDED = re.compile(r"\b(?:pad|lhs_dilate|rhs_dilate)=[\dx_]*[1-9]|batch_group_count=")
+LABELS = re.compile(r"dim_labels=(\w+)_(\w+)->(\w+)")
+WINDOW = re.compile(r"window=\{([^}]*)\}")
 LAPACK = re.compile(r'custom_call_target="lapack_[sdcz](\w+?)(?:_ffi)?", operand_layout_constraints=\{(.*?\})\}')
-FOREIGN = re.compile(r'custom_call_target="(?!annotate|Sharding|xla\.|AllocateBuffer|MoveTo)')
+FOREIGN = re.compile(
+    r'custom_call_target="(?!annotate|Sharding|xla\.|AllocateBuffer|MoveTo|AsyncCollective|ConcatBitcast|SliceBitcast)'
+)
 COMPLEX = re.compile(r"c(?:64|128)\[")
 ARRAY = re.compile(r"\w+\[([\d,]*)\]")
 Weight = Callable[[Instruction], float]
+Shape = tuple[int, ...]
 
 
 class UnknownTripCount(ValueError):
@@ -51,7 +56,7 @@ PRODUCTS = ("dot", "convolution")
 def flops(listing: Listing) -> float | None:
     """Flops of the products of matrices and of LAPACK's calls that a compiled program executes; elementwise ones not.
 
-    None where it calls what is not known here: another routine of a library, a convolution beyond its input's edge.
+    None where it calls what is not known here, as another routine of a library.
 
     Raises
     ------
@@ -82,11 +87,7 @@ def _flops_of(one: Instruction, listing: Listing) -> float:
         left = _shape(given[0])
         return 2.0 * prod(_numbers(result[1])) * prod(left[axis] for axis in _numbers(found[1].replace('"', "")))
     if one.opcode == "convolution":
-        labels = LABELS.search(one.attributes)
-        if not labels or len(given) < 2 or not result or PADDED.search(one.attributes):
-            return unknown
-        kernel = _shape(given[1])
-        return 2.0 * prod(_numbers(result[1])) * prod(kernel) / kernel[labels[1].index("o")]
+        return _convolution(one.attributes, *map(_shape, (*given, one.shape))) if len(given) == 2 else unknown
     call = LAPACK.search(one.attributes)
     if call is not None:
         first, *others = (_numbers(found) for found in ARRAY.findall(call[2]))
@@ -98,12 +99,34 @@ def _flops_of(one: Instruction, listing: Listing) -> float:
     return unknown if FOREIGN.search(one.attributes) else 0.0
 
 
-def _shape(text: str) -> tuple[int, ...]:
+def _convolution(attributes: str, left: Shape, kernel: Shape, result: Shape) -> float:
+    """Flops of a convolution: of the products with numbers of the input, not with the zeros around and between them."""
+    labels, window = LABELS.search(attributes), WINDOW.search(attributes)
+    if labels is None or "batch_group_count=" in attributes:
+        return float("nan")
+    of_left, of_kernel, of_result = (
+        dict(zip(labels[i + 1], some, strict=True)) for i, some in enumerate((left, kernel, result))
+    )
+    said = dict(word.split("=") for word in window[1].split()) if window else {}
+    pairs = of_result["b"] * of_result["f"] * of_kernel["i"]
+    for axis in filter(str.isdigit, of_kernel):
+        i = int(axis)
+        stride, holes, apart = (
+            int(said[name].split("x")[i]) if name in said else 1 for name in ("stride", "lhs_dilate", "rhs_dilate")
+        )
+        before = int(said["pad"].split("x")[i].split("_")[0]) if "pad" in said else 0
+        places = np.arange(of_result[axis])[:, None] * stride + np.arange(of_kernel[axis]) * apart - before
+        inside = (places >= 0) & (places <= (of_left[axis] - 1) * holes) & (places % holes == 0)
+        pairs *= int(np.count_nonzero(inside))
+    return 2.0 * pairs
+
+
+def _shape(text: str) -> Shape:
     found = ARRAY.search(text)
     return _numbers(found[1]) if found else ()
 
 
-def _numbers(words: str) -> tuple[int, ...]:
+def _numbers(words: str) -> Shape:
     return tuple(int(word) for word in words.split(",") if word)
 
 

@@ -276,13 +276,13 @@ def size(network: str, layout: str, depth: int, width: int, packs: int) -> Param
     return {"network": network, "layout": layout, "depth": depth, "width": width, "packs": packs}
 
 
-MAIN = {"mlp": (256, 4), "transformer": (128, 1)}  # width, packs
+MAIN = {"mlp": (256, 4), "transformer": (256, 1)}  # width, packs
 STUDY = Study(
     name="sharded",
     question="What does each device of a cluster take, compute and send, by what is kept of a sharded network?",
     methods=METHODS,
     sizes={
-        "quick": [size("mlp", layout, 16, *MAIN["mlp"]) for layout in ("full", "both")],
+        "quick": [size("mlp", "full", 16, 256, 1)],
         "full": [
             size(network, layout, depth, width, packs)
             for network, (width, packs) in MAIN.items()

@@ -45,6 +45,28 @@ def test_flops_of_what_is_executed(f, cubes):
     assert flops_of(f, shape) == pytest.approx(cubes * N**3)
 
 
+@pytest.mark.parametrize(
+    ("window", "pairs"),
+    [
+        ("size=3", 6 * 3),  # 8 numbers, 3 of a kernel
+        ("size=3 pad=1_1", 8 * 3 - 2),  # two products with what lies beyond the edges
+        ("size=3 stride=2", 3 * 3),
+        ("size=3 pad=0_0 rhs_dilate=2", 4 * 3),
+        ("size=1 lhs_dilate=2", 8),  # 15 places, 7 of them holes
+    ],
+)
+def test_a_convolution_makes_the_products_with_its_input(window, pairs):
+    out = {"size=3": 6, "size=3 pad=1_1": 8, "size=3 stride=2": 3, "size=3 pad=0_0 rhs_dilate=2": 4}.get(window, 15)
+    listing = read(
+        f"""ENTRY %main (a: f32[5,8,7], b: f32[3,7,2]) -> f32[5,{out},2] {{
+  %a = f32[5,8,7] parameter(0)
+  %b = f32[{window[5]},7,2] parameter(1)
+  ROOT %c = f32[5,{out},2] convolution(%a, %b), window={{{window}}}, dim_labels=b0f_0io->b0f
+}}"""
+    )
+    assert flops(listing) == 2 * 5 * 2 * 7 * pairs
+
+
 def test_what_is_not_known_is_not_counted():
     assert flops_of(jnp.linalg.svd, SQUARE) is None
 
