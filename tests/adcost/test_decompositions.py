@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from jaxtyping import TypeCheckError
 
@@ -59,7 +59,6 @@ def polar_by_roots(w):
     return x
 
 
-@settings(max_examples=20)
 @given(SHAPES, SCALES, DTYPES)
 def test_the_polar_factor_is_right_at_equal_values(shape, scale, dtype):
     c = normal(np.random.default_rng(1), shape, dtype)
@@ -69,7 +68,6 @@ def test_the_polar_factor_is_right_at_equal_values(shape, scale, dtype):
     assert apart(found * scale, right * scale) < DIGITS[dtype]
 
 
-@settings(max_examples=20)
 @given(SHAPES, SCALES, DTYPES, st.integers(0, 3))
 def test_where_values_are_apart_it_is_jax_in_float64(shape, scale, dtype, seed):
     k = min(shape)
@@ -107,7 +105,6 @@ def test_graded_values_cost_no_digits_that_jax_keeps(dtype, decades):
     assert ours <= 3 * jaxs + 1e-12
 
 
-@settings(max_examples=20)
 @given(SHAPES, SCALES, DTYPES, st.integers(0, 8))
 def test_derivatives_are_finite_at_every_rank(shape, scale, dtype, rank):
     """And the nuclear norm's is the subgradient of least norm."""
@@ -140,7 +137,6 @@ def test_the_best_approximation_of_a_rank_is_right_where_zeros_meet():
     assert apart(jax.grad(best)(b), p @ weights + weights @ q - p @ weights @ q) < 1e-8
 
 
-@settings(max_examples=20)
 @given(st.integers(2, 7), st.integers(1, 6), SCALES, DTYPES, st.integers(0, 3))
 def test_projectors_on_equal_eigenvalues_are_right(n, equal, scale, dtype, seed):
     """The projector on the eigenvalue 1, others -1 and 3: derivative by (a - wj) / (1 - wj), a polynomial of a."""
