@@ -39,7 +39,7 @@ def test_case(case: Case, recorded: Callable[[Case], Record], benchmark: Any) ->
     if not record.samples:
         reasons = "; ".join(f"{gap.ruler}: {gap.reason}" for gap in record.missing)
         if not record.missing:
-            pytest.skip("TARGETS names no attached device: programs are compiled, none is timed")
+            pytest.skip("no time was asked for: its study has none, or TARGETS names no attached device")
         (pytest.skip if record.unavailable else pytest.fail)(
             f"not measured: {reasons or 'it was left out of its group'}"
         )

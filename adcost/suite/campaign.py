@@ -302,7 +302,8 @@ def measure(
                 gaps = (Missing("clock", gap.target, gap.reason) for gap in missing)
                 suite.journal.put(replace(known.without_clock(), missing=tuple(gaps)))
             continue
-        processes, tries = suite.effort.processes, before.tries if before else 0
+        processes = suite.effort.processes if suite.study(case).baselines else 0
+        tries = before.tries if before else 0
         record = Record(case, target.name, numbers, missing, processes=processes, tries=tries)
         unchecked = "check" in laid and not any(number.ruler == "check" for number in numbers)
         if record.correct and unchecked and suite.study(case).methods[case.method].differentiates:

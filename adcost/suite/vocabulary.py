@@ -266,7 +266,8 @@ class Study:
     reference, tolerance
         Its result in float64, by code that it shares nothing with, and the relative error allowed, in the largest norm.
     baselines
-        Methods over whose time that of the others is given; the first is compiled twice, and both are timed: A/A.
+        Methods over whose time that of the others is given; the first is compiled twice, and both are timed: A/A. None:
+        no program of the study is timed.
     against
         Further cases of the same rounds over whose time a case's is given.
     together

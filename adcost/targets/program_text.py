@@ -1,7 +1,7 @@
 """What the compiler made of a program: its arithmetic in XLA's optimised HLO, with the trip counts of its loops.
 
 XLA writes a product of matrices as a dot, a convolution, a fusion around either, or a call of a library (cuBLAS,
-oneDNN); all are counted. A loop's trips are those that XLA itself found (``known_trip_count``), those that a schedule's
+oneDNN), and one with a vector or of two vectors as a multiplication, which may be summed; all are counted. A loop's trips are those that XLA itself found (``known_trip_count``), those that a schedule's
 loop tells in its name, or, as a TPU's compiler writes none down, the bound in its condition: ``lax.scan`` counts from 0
 in steps of 1.
 """
@@ -74,6 +74,8 @@ def flops(listing: Listing) -> float | None:
 def _flops_of(one: Instruction, listing: Listing) -> float:
     """Flops of one instruction; NaN of one that is not known."""
     unknown = float("nan")
+    if one.opcode == "multiply" and one.op_name.endswith("/dot_general"):
+        return 2.0 * prod(_shape(one.shape)) if _shape(one.shape) else 0.0  # or a factor that was taken out of it
     if one.opcode not in (*PRODUCTS, "custom-call"):
         return 0.0
     given = [listing.instructions[name].shape for name in one.operands if name in listing.instructions]

@@ -67,6 +67,27 @@ def test_a_convolution_makes_the_products_with_its_input(window, pairs):
     assert flops(listing) == 2 * 5 * 2 * 7 * pairs
 
 
+def test_a_product_that_is_written_as_a_multiplication_is_counted():
+    listing = read(
+        """%add (x: f32[], y: f32[]) -> f32[] {
+  %x = f32[] parameter(0)
+  %y = f32[] parameter(1)
+  ROOT %sum = f32[] add(%x, %y)
+}
+
+ENTRY %main (a: f32[5,8], b: f32[8]) -> f32[5] {
+  %a = f32[5,8] parameter(0)
+  %b = f32[8] parameter(1)
+  %zero = f32[] constant(0)
+  %wide = f32[5,8] broadcast(%b), dimensions={1}
+  %scaled = f32[5,8] multiply(%a, %a), metadata={op_name="jit(f)/mul"}
+  %pairs = f32[5,8] multiply(%scaled, %wide), metadata={op_name="jit(f)/dot_general"}
+  ROOT %c = f32[5] reduce(%pairs, %zero), dimensions={1}, to_apply=%add, metadata={op_name="jit(f)/dot_general"}
+}"""
+    )
+    assert flops(listing) == 2 * 5 * 8
+
+
 def test_what_is_not_known_is_not_counted():
     assert flops_of(jnp.linalg.svd, SQUARE) is None
 
