@@ -1,9 +1,9 @@
 """What the compiler made of a program: its arithmetic in XLA's optimised HLO, with the trip counts of its loops.
 
 XLA writes a product of matrices as a dot, a convolution, a fusion around either, or a call of a library (cuBLAS,
-oneDNN), and one with a vector or of two vectors as a multiplication, which may be summed; all are counted. A loop's trips are those that XLA itself found (``known_trip_count``), those that a schedule's
-loop tells in its name, or, as a TPU's compiler writes none down, the bound in its condition: ``lax.scan`` counts from 0
-in steps of 1.
+oneDNN), and one of vectors as a multiplication that may be summed; all are counted. A loop's trips are those that XLA
+itself found (``known_trip_count``), those that a schedule's loop tells in its name, or, as a TPU's compiler writes none
+down, the bound in its condition: ``lax.scan`` counts from 0 in steps of 1.
 """
 
 import re
