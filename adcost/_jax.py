@@ -533,9 +533,12 @@ def ordered_effects(program: Any) -> list[str]:
 
 def many_on_host(count: int, value: Any) -> Any:
     """An array in the host's memory for so many values like this one; what is in it, nobody knows."""
-    if not hasattr(jax, "memory") or not hasattr(lax, "empty"):
+    if not hasattr(jax, "memory"):
         raise NotImplementedError(f"JAX {jax.__version__} has no host memory for slots: take a later one")
-    return on_host(lax.empty((count, *value.shape), value.dtype))  # zeros would be made on the device (JAX 0.10)
+    # A broadcast is sharded as what is put into it; ``lax.empty`` would be whole on every device (JAX 0.10).
+    said = jax.typeof(value).sharding
+    sharding = None if said.mesh.empty else said.update(spec=jax.P(None, *said.spec))
+    return lax.broadcast(on_host(jnp.zeros((), value.dtype)), (count, *value.shape), out_sharding=sharding)
 
 
 def on_host(value: Any) -> Any:

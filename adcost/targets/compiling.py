@@ -50,7 +50,7 @@ def compile_for(f: Callable[..., Any], *args: Any, target: str | Target = "cpu")
 
 def lower_for(f: Callable[..., Any], *args: Any, target: Target) -> Any:
     """``f(*args)`` traced and lowered for a target, to be compiled."""
-    return trace_for(f, *args, target=target).lower()
+    return trace_for(f, *args, target=target).lower(lowering_platforms=(target.platform,))
 
 
 def trace_for(f: Callable[..., Any], *args: Any, target: Target) -> Any:
@@ -77,7 +77,8 @@ def lower_flat(
     given = placed(tuple(shapes), target)
     asked = [sharding and _on(sharding, target) for sharding in results] if any(results) else None
     with _jax.whole_call_paths(), _jax.in_mesh(mesh_of(shapes)):
-        return jax.jit(run, donate_argnums=tuple(donated), out_shardings=asked).lower(*given)
+        traced = jax.jit(run, donate_argnums=tuple(donated), out_shardings=asked).trace(*given)
+        return traced.lower(lowering_platforms=(target.platform,))  # of an Explicit mesh JAX would ask for "gpu"
 
 
 def compiles_here(target: Target) -> bool:

@@ -245,3 +245,22 @@ def test_no_schedule_gathers_what_was_sharded(schedule, loss, kind):
     assert eight.temp <= two.temp / 4 + whole
     assert eight.outputs == two.outputs / 4  # the gradient is sharded as the weights are
     assert eight.device_flops == two.device_flops / 4
+
+
+@needs_gpu_compiler
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+@pytest.mark.parametrize("loss", [chain, with_constants])
+def test_slots_on_the_host_are_sharded_too(loss, kind):
+    schedule = adcost.sqrt(N).on_host()
+    leading = (N,) if loss is chain else ()
+
+    def plan(devices):
+        mesh = AbstractMesh((devices,), ("d",), axis_types=(kind,))
+        ws = shape(mesh, (*(None for _ in leading), "d"), *leading, WIDTH, WIDTH)
+        f = jax.grad(partial(loss, partial(adcost.scan, schedule=schedule)))
+        return adcost.plan(f, ws, shape(mesh, ("d",), 64 * ROWS, WIDTH), target=f"nvidia-h100:{devices}")
+
+    two, eight = plan(2), plan(8)
+    assert two.host == (schedule.slots - 1) * 64 * ROWS * WIDTH * 4 / 2
+    assert eight.host == two.host / 4
+    assert eight.temp <= two.temp / 4 + WIDTH * WIDTH * 4 * 8
