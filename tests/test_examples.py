@@ -20,6 +20,7 @@ SMALL = {  # constants of each file, and the size that its example is asked for
     "mlp": ({}, 4),
     "chain": ({"LAYERS": 4, "WIDTH": 8}, 4),
     "adaptive_ode": ({"MOST_STEPS": 16}, 2),
+    "sharded": ({"CLUSTER": "cpu:2", "DEVICES": 2, "LAYERS": 4, "HEADS": 2, "WIDTH": 16, "TOKENS": 8}, 2),
 }
 NEEDS = {"navier_stokes": "exponax", "recurrent": "flax", "adaptive_ode": "diffrax"}
 FILES = sorted((ROOT / "examples").glob("*.py"))
@@ -54,7 +55,8 @@ def test_an_example_is_planned_and_its_gradient_stays_the_same(path):
     with jax.enable_x64(False):
         module, size = loaded(path)
         args = module.example(size)
-        assert adcost.plan(gradient(module.loss), *args).total > 0
+        target = getattr(module, "CLUSTER", "cpu")
+        assert adcost.plan(gradient(module.loss), *args, target=target).total > 0
         given = filled(args)
         right = [leaf for leaf in jax.tree.leaves(jitted(gradient(module.loss))(*given)) if is_array(leaf)]
         scale = max(float(jnp.max(jnp.abs(leaf))) for leaf in right)

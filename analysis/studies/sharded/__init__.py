@@ -1,0 +1,1 @@
+"""The study ``sharded``: its readings, claims and figures."""
