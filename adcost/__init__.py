@@ -81,4 +81,4 @@ __all__ = [
     "which_mode",
     "while_loop",
 ]
-__version__ = "0.7.0"
+__version__ = "0.8.0"

@@ -39,7 +39,7 @@ def words(text):
 def test_a_function_is_planned_and_advised_on_as_written():
     names = {}
     with jax.enable_x64(False):
-        exec(block("adcost.advise("), names)
+        exec(block("adcost.largest("), names)
     carry = 512 * 256 * 4
     assert names["plan"].arguments == 256 * 256 * 4 + carry
     assert names["plan"].temp > 200 * carry
@@ -62,15 +62,30 @@ def test_the_hessian_of_pairs_is_as_written():
 
 
 @pytest.mark.skipif(not OF_THE_RUN or H100.unavailable() is not None, reason="another JAX plans other bytes")
-def test_the_advice_for_navier_stokes_is_as_written(capsys):
-    pytest.importorskip("exponax")
-    (said,) = re.findall(r"```text\n(A gradient within .*?)```", README, re.DOTALL)
-    asked = "advise examples/navier_stokes.py:loss --target nvidia-h100 --memory".split()
+@pytest.mark.parametrize(
+    ("example", "needs", "asked"),
+    [
+        ("navier_stokes", "exponax", ("--target", "nvidia-h100", "--memory", "1 GiB")),
+        ("sharded", "jax", ("--target", "nvidia-h100:8x32", "--memory", "16 GiB")),
+    ],
+)
+def test_the_advice_for_an_example_is_as_written(example, needs, asked, capsys):
+    pytest.importorskip(needs)
+    target, memory = asked[1::2]
+    (said,) = re.findall(rf"```text\n(A gradient within {memory} on {target}\n.*?)```", README, re.DOTALL)
     with jax.enable_x64(False), contextlib.chdir(ROOT):
-        assert adcost_main([*asked, "1 GiB"]) == 0
-    assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
-        line.split() for line in said.splitlines()
-    ]
+        assert adcost_main(["advise", f"examples/{example}.py:loss", *asked]) == 0
+    assert words(capsys.readouterr().out) == words(said)
+
+
+def test_what_is_sharded_is_planned_and_advised_on_as_written():
+    names = {}
+    with jax.enable_x64(False):
+        exec(block("adcost.mesh("), names)
+    sharded = names["sharded"]
+    assert sharded.arguments == (24 * 512 * 512 + 1024 * 512) * 4 / 8
+    assert sharded.sent > 0
+    assert sharded.device_flops * 8 == pytest.approx(sharded.flops, rel=0.02)
 
 
 def test_the_loops_of_a_function_plan_what_is_said():
