@@ -15,13 +15,19 @@ VENV ?= .venv
 
 comma := ,
 BIN := $(VENV)/bin
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# Is it an environment of its own, with pip in it? Nothing is ever installed into another Python.
+OWN := $(BIN)/python -c 'import os, sys, pip; sys.exit(os.path.realpath(sys.prefix) != os.path.realpath("$(VENV)"))'
+unexport PIP_TARGET PIP_PREFIX PIP_USER PYTHONHOME
+# The stamps of an environment that is gone, or was never one, say nothing.
+_ := $(shell $(OWN) 2>/dev/null || rm -f $(VENV)/report $(VENV)/test $(VENV)/extra-*)
+INSTALL := $(OWN) && $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: report test lint asv reference noise verdicts clean
+.PHONY: asked report test faults lint asv reference noise verdicts clean
 .DELETE_ON_ERROR:
 
 $(VENV)/report: pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(OWN) 2>/dev/null || { echo "$(PYTHON) makes $(VENV)"; $(PYTHON) -m venv --clear $(VENV); }
+	@$(OWN) || { echo "$(VENV) is no environment of its own: remove it, and try again" >&2; exit 1; }
 	$(INSTALL) -e '.[report,peers,programs]'
 	touch $@
 
@@ -30,21 +36,21 @@ $(VENV)/report: pyproject.toml constraints.txt
 EXTRAS := $(if $(findstring nvidia,$(TARGETS)),targets-gpu) $(if $(findstring tpu,$(TARGETS)),targets-tpu) \
 	$(if $(filter gpu,$(subst $(comma), ,$(TARGETS))),cuda)
 
-$(VENV)/extra-%: $(VENV)/report
+$(VENV)/extra-%: $(VENV)/report | asked
 	@if $(INSTALL) -e '.[$*]'; then touch $@; else echo "$*: could not be installed; its targets will be not measured"; fi
 
 $(VENV)/test: $(VENV)/report $(VENV)/extra-targets-gpu
 	$(INSTALL) -e '.[dev]'
 	touch $@
 
-# A case that fails costs only itself (pytest's exit status 1): what was measured is reported all the same.
-# The last result stays until the new one is whole.
-report: $(VENV)/report $(EXTRAS:%=$(VENV)/extra-%)
-	mkdir -p results
-	rm -f results/running.json
-	$(BIN)/python -m pytest benchmarks -q --benchmark-only --benchmark-json=results/running.json \
-		--benchmark-columns=median,iqr,rounds || test $$? -eq 1
-	mv results/running.json results/latest.json
+# What is asked for by a name that there is not is refused before anything large is installed.
+asked: $(VENV)/report
+	@$(BIN)/python -m benchmarks
+
+# A case that fails costs only itself: what was measured is reported all the same. The last result, and the last report,
+# stay until the new one is whole.
+report: asked $(EXTRAS:%=$(VENV)/extra-%)
+	$(BIN)/python -m benchmarks results/latest.json
 	$(BIN)/python -m analysis results/latest.json -o results/report
 
 lint: $(VENV)/test
@@ -56,6 +62,10 @@ lint: $(VENV)/test
 test: lint
 	$(BIN)/python -m pytest tests -n 2 --dist worksteal
 
+# Faults that really happen, injected: how many of each kind are survived.
+faults: $(VENV)/test
+	$(BIN)/python -m pytest tests/faults -q -n 2 --dist worksteal
+
 asv: $(VENV)/test
 	$(BIN)/asv machine --yes
 	$(BIN)/asv run -b "$(BENCH)" HEAD^!
@@ -64,6 +74,7 @@ asv: $(VENV)/test
 
 # The runs that README shows: PROFILE=full make report reference; of a study that is long, STUDY=advice beside it.
 reference:
+	$(BIN)/python -m analysis results/latest.json -o results/report
 	mkdir -p results/reference/figures
 	xz -9ec results/latest.json > results/running.json.xz
 	test $(STUDY) != all || rm -f results/reference/*.json.xz

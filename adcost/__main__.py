@@ -12,6 +12,7 @@ from typing import Any
 import jax
 
 from adcost.targets import named, not_installed
+from adcost.whole import print_anything
 
 Options = argparse.Namespace
 Command = Callable[[Options], Iterator[str]]
@@ -19,6 +20,7 @@ Command = Callable[[Options], Iterator[str]]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; errors are one line, also those of the user's function, and end it with status 2."""
+    print_anything()
     options = _parser().parse_args(arguments)
     command: Command = options.run
     try:

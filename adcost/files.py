@@ -31,7 +31,7 @@ def loaded(named: str, example: str) -> tuple[Function, Function]:
     sys.path.insert(0, str(path.parent))  # as if it were run
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ValueError(f"{path} fails: {_jax.first_line(error)}") from error
     return _function(module, path, name), _arguments(_function(module, path, example), example)
 

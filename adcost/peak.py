@@ -241,7 +241,7 @@ def annotated(peak: Peak, file: Path) -> str:
         line = next((frame.line for frame in row.path if Path(frame.file).resolve() == file.resolve()), None)
         if line is not None:
             held[line] = held.get(line, 0) + row.size
-    source = file.read_text().splitlines()
+    source = file.read_text(encoding="utf-8", errors="replace").splitlines()
     digits = len(str(len(source)))
     return "\n".join(
         f"{in_words(held[i]) if i in held else '':>{MARGIN}} {i:>{digits}}  {text}".rstrip()

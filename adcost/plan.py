@@ -39,6 +39,7 @@ from adcost.targets.compiling import (
     sharding_of,
 )
 from adcost.targets.elsewhere import CompilerFailed, planned_elsewhere
+from adcost.whole import write_whole
 
 ROWS = 5  # of the peak that are printed with a plan
 ASSUMED = 100  # trips of loops that only the data end, so that work can be compared
@@ -120,8 +121,14 @@ class Plan:
         return told if peak else {name: value for name, value in told.items() if name != "peak"}
 
     def save(self, file: str | Path) -> None:
-        """Write it to a file, for ``Plan.load`` and ``adcost.diff``."""
-        Path(file).write_text(json.dumps(self.json()) + "\n")
+        """Write it to a file, for ``Plan.load`` and ``adcost.diff``.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written, in one line; what was there stays.
+        """
+        write_whole(Path(file), json.dumps(self.json()) + "\n")
 
     @staticmethod
     def load(file: str | Path) -> "Plan":
@@ -133,13 +140,13 @@ class Plan:
             If the file is none.
         """
         try:
-            told = json.loads(Path(file).read_text())
+            told = json.loads(Path(file).read_text(encoding="utf-8"))
             told = {name: value for name, value in told.items() if name != "fits"}
             peak = None if told["peak"] is None else Peak.of_json(told["peak"], told["total"])
             said = told.get("collectives", ())
             told["collectives"] = None if said is None else tuple(map(Collective.of_json, said))
             return Plan(**{**told, "peak": peak, "caveats": tuple(told["caveats"]), "unseen": tuple(told["unseen"])})
-        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
             raise ValueError(f"{file} is no saved plan: write one with Plan.save, or adcost plan --save") from None
 
     def said(self) -> list[str]:

@@ -20,6 +20,7 @@ from scipy import stats
 
 from adcost.rulers import clock
 from adcost.suite.vocabulary import Interval
+from adcost.whole import write_whole
 from analysis import frame, studies
 from analysis.coverage import paired
 from analysis.frame import Results, parameters
@@ -192,7 +193,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     written = table(found)
     print(written)
     if given.output is not None:
-        given.output.write_text(written + "\n")
+        write_whole(given.output, written + "\n")
     wrong = [rate for rate in found if not rate.kept]
     for rate in wrong:
         print(f"false_rates: more than {ALLOWED:.0%} of `{rate.claim}`, {rate.quantity}, are false", file=sys.stderr)

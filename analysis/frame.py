@@ -2,8 +2,9 @@
 
 import json
 import lzma
+import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
@@ -11,12 +12,17 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pandas as pd
 from asv import results as asv_results
+from asv.util import UserError
 
-from adcost.suite.vocabulary import Case, case_from_id, case_from_json, described
+from adcost import _jax
+from adcost.suite.schema import SCHEMA, record_of
+from adcost.suite.vocabulary import Case, case_from_id, described
 from adcost.targets import ANY
+from adcost.whole import reason
 from benchmarks import all_studies
 
 NUMBER = ["ruler", "target", "quantity", "at", "unit", "value", "low", "high", "repeats", "flags"]
@@ -49,48 +55,93 @@ class Results:
     studies: Mapping[str, Mapping[str, Any]] = field(
         default_factory=dict
     )  # what is to be known of each, beside numbers
+    refused: Sequence[str] = ()  # records that cannot be what they say: file, case and field, a line each
+    cases: frozenset[str] = frozenset()  # the ids of those of which anything was read
 
 
 def read(paths: Iterable[Path]) -> Results:
     """Read JSON of pytest-benchmark and of ``adcost measure``, packed by xz or not, and asv results folders, mixed.
+
+    A record that is damaged or holds what cannot be costs itself, and is named in ``refused``.
 
     Raises
     ------
     ValueError
         If a path is neither, or holds no case of this suite; one line that says what to pass.
     """
-    numbers: list[dict[str, Any]] = []
-    missing: list[dict[str, Any]] = []
-    timings: list[dict[str, Any]] = []
-    environments = {}
-    for path in {path.resolve(): path for path in paths}.values():
-        before = len(numbers) + len(missing)
-        if path.is_dir():
-            for number in _from_asv(path):
-                (numbers if "value" in number else missing).append(number)
-                words = {name: number[name] for name in ("jax", "python", "commit", "machine")}
-                environments[f"{path}, JAX {number['jax']}, commit {number['commit']}"] = words
-        else:
-            content = _json(path)
-            machine = content.get("machine_info", {})
-            environment = {**machine, **machine.get("environment", {}), **content.get("environment", {})}
-            environments[str(path)] = environment
-            origin = _origin(path, environment)
-            for record in _records(content):
-                if "seeds" not in record and (record["samples"] or any("at" not in n for n in record["numbers"])):
-                    raise ValueError(f"{path} was written before adcost 0.4, in another form; measure again")
-                case = _identity(case_from_json(record["case"]))
-                numbers += [{**case, **number, **origin} for number in record["numbers"]]
-                missing += [{**case, **gap, **origin} for gap in record["missing"]]
-                where = {**case, **origin, "target": record.get("target", "cpu")}
-                if record["samples"]:
-                    rounds = {name: tuple(map(tuple, record[name])) for name in ("samples", "again")}
-                    timings.append({**where, **rounds, "seeds": tuple(record["seeds"])})
-        if len(numbers) + len(missing) == before:
-            raise ValueError(f"{path} holds no case of this suite; make one with `make report` or `asv run`")
-    timed = _table(timings, TIMING)
+    found, refused = _Found(), []
+    files = {os.path.realpath(path): path for path in map(_of_a_folder, paths)}.values()
+    for path in files:
+        try:
+            _take_folder(found, path) if path.is_dir() else _take_file(found, path)
+        except ValueError as error:
+            refused.append(error)
+    if len(refused) == len(files):
+        raise refused[0]
+    timed = _table(found.timings, TIMING)
     once = timed.drop_duplicates([name for name in timed if name != "source"])  # a copy of a result adds no rounds
-    return Results(_frame(numbers), _table(missing, GAP), once, environments, _studies(environments.values()))
+    return Results(
+        _frame(found.numbers),
+        _table(found.missing, GAP),
+        once,
+        found.environments,
+        _studies(found.environments.values()),
+        [*map(str, refused), *found.refused],
+        frozenset(found.cases),
+    )
+
+
+@dataclass
+class _Found:
+    """What was read so far."""
+
+    numbers: list[dict[str, Any]] = field(default_factory=list)
+    missing: list[dict[str, Any]] = field(default_factory=list)
+    timings: list[dict[str, Any]] = field(default_factory=list)
+    environments: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    cases: set[str] = field(default_factory=set)
+    refused: list[str] = field(default_factory=list)
+
+
+def _take_folder(found: _Found, path: Path) -> None:
+    """Take in what asv wrote."""
+    any_case = False
+    for number in _from_asv(path, found.refused):
+        any_case = True
+        (found.numbers if "value" in number else found.missing).append(number)
+        words = {name: number[name] for name in ("jax", "python", "commit", "machine")}
+        found.environments[f"{path}, JAX {number['jax']}, commit {number['commit']}"] = words
+    if not any_case:
+        raise ValueError(f"{path} holds no case of this suite; make one with `make report` or `asv run`")
+
+
+def _take_file(found: _Found, path: Path) -> None:
+    """Take in a file of ours."""
+    content = _content(path)
+    environment = content.described()
+    origin = _origin(path, environment)
+    refused, taken = [], 0
+    for fields in content.all_records():
+        if isinstance(fields, dict) and "case" in fields and "seeds" not in fields:
+            raise ValueError(f"{path} was written before adcost 0.4, in another form; measure again")
+        try:
+            record = record_of(fields)
+        except ValueError as error:
+            refused.append(f"{path}: {error}")
+            continue
+        taken += 1
+        found.cases.add(record.case.id)
+        case = _identity(record.case)
+        found.numbers += [{**case, **number, **origin} for number in fields["numbers"]]
+        found.missing += [{**case, **gap, **origin} for gap in fields["missing"]]
+        if record.samples:
+            rounds = {"samples": record.samples, "again": record.again, "seeds": record.seeds}
+            found.timings.append({**case, **origin, "target": record.target, **rounds})
+    if not taken:
+        why = refused[0].removeprefix(f"{path}: ") if refused else "make one with `make report` or `asv run`"
+        raise ValueError(f"{path} holds no case of this suite; {why}")
+    found.refused += refused
+    found.environments[str(path)] = environment
 
 
 def _studies(environments: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
@@ -141,27 +192,62 @@ def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
     return frame.fillna({"processes": 1}).astype({**numbers, "processes": int, **texts})
 
 
-def _records(content: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    for benchmark in content.get("benchmarks", []):
-        if "case" in benchmark["extra_info"]:
-            yield benchmark["extra_info"]
-    yield from content.get("more_records", [])
-    yield from content.get("records", [])  # of ``adcost measure``
+@dataclass
+class _Benchmark:
+    extra_info: dict[str, Any]
 
 
-def _json(path: Path) -> Any:
+@dataclass
+class _Content:
+    """A file of results: pytest-benchmark's, or that of ``adcost measure``."""
+
+    machine_info: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, Any] = field(default_factory=dict)
+    benchmarks: list[_Benchmark] = field(default_factory=list)
+    more_records: list[Any] = field(default_factory=list)
+    records: list[Any] = field(default_factory=list)
+    schema: int = SCHEMA
+
+    def described(self) -> dict[str, Any]:
+        """The environment, wherever it stands."""
+        within = self.machine_info.get("environment")
+        return {**self.machine_info, **(within if isinstance(within, dict) else {}), **self.environment}
+
+    def all_records(self) -> Iterator[Any]:
+        yield from (benchmark.extra_info for benchmark in self.benchmarks if "case" in benchmark.extra_info)
+        yield from self.more_records
+        yield from self.records
+
+
+def _of_a_folder(path: Path) -> Path:
+    """The last result of a folder in which the suite keeps its own; any other path is what it is."""
+    latest = path / "latest.json"
+    return latest if latest.is_file() else path
+
+
+def _content(path: Path) -> _Content:
+    said = "pass pytest-benchmark's JSON (results/latest.json), that of `adcost measure`, or a folder of asv's"
+    kinds = {"benchmarks", "machine_info"}, {"records", "environment"}
     try:
         packed = path.read_bytes()
         content = json.loads(lzma.decompress(packed) if path.suffix == ".xz" else packed)
     except FileNotFoundError:
         raise ValueError(f"{path} does not exist; make it with `make report`") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, lzma.LZMAError):
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {reason(error)}") from None
+    except (ValueError, lzma.LZMAError, RecursionError):  # no JSON, not UTF-8, cut short
         content = None
-    kinds = {"benchmarks", "machine_info"}, {"records", "environment"}
     if not isinstance(content, dict) or not any(kind <= content.keys() for kind in kinds):
-        said = "pass pytest-benchmark's JSON (results/latest.json), that of `adcost measure`, or a folder of asv's"
         raise ValueError(f"{path} is no result: {said}")
-    return content
+    try:
+        found = msgspec.convert(content, _Content)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"{path} is no result: {error}") from None
+    if found.schema != SCHEMA:
+        raise ValueError(
+            f"{path} is of schema {found.schema}, this adcost reads {SCHEMA}: read it with the one that wrote it"
+        )
+    return found
 
 
 def _origin(path: Path, environment: Mapping[str, Any]) -> dict[str, Any]:
@@ -178,9 +264,18 @@ def _machine(cpu: str | None, cores: str | int | None, name: str | None) -> str:
     return f"{cpu or 'unknown'} ({cores or '?'} cores) {name or ''}".strip()
 
 
-def _from_asv(folder: Path) -> Iterator[dict[str, Any]]:
-    """Numbers and gaps of asv's results, the oldest commit first; exact facts of a case come from its study."""
-    for result in sorted(asv_results.iter_results(str(folder)), key=lambda result: result.date):
+def _from_asv(folder: Path, refused: list[str]) -> Iterator[dict[str, Any]]:
+    """Numbers and gaps of asv's results, the oldest commit first; exact facts of a case come from its study.
+
+    A file that cannot be read, and a benchmark that this suite does not know, cost themselves.
+    """
+    found = []
+    for root, name, machine in asv_results.iter_results_paths(str(folder)):
+        try:
+            found.append(asv_results.Results.load(str(Path(root) / name), machine_name=machine))
+        except (UserError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            refused.append(f"{Path(root) / name}: no result of asv ({_jax.first_line(error)})")
+    for result in sorted(found, key=lambda result: result.date):
         params = result.params
         origin = {
             "source": str(folder),
@@ -190,31 +285,38 @@ def _from_asv(folder: Path) -> Iterator[dict[str, Any]]:
             "machine": _machine(params.get("cpu"), params.get("num_cpu"), params.get("machine")),
         }
         cases: dict[Case, dict[str, Any]] = {}
-        for name in result.get_all_result_keys():
-            kind = name.rsplit(".", 1)[-1]
-            if kind not in ASV:
+        for name in filter(lambda name: name.rsplit(".", 1)[-1] in ASV, result.get_all_result_keys()):
+            try:
+                rows = list(_of_a_benchmark(result, name))
+            except (ValueError, KeyError, TypeError, IndexError) as error:
+                refused.append(f"{folder}: {name} of commit {origin['commit']}: {_jax.first_line(error)}")
                 continue
-            ruler, quantity, unit = ASV[kind]
-            target = ANY if ruler == "count" else "cpu"
-            combinations = list(product(*result.get_result_params(name)))
-            values = result.get_result_value(name, result.get_result_params(name))
-            stats = result.get_result_stats(name, result.get_result_params(name)) or [None] * len(values)
-            study = _study_of(name.split(".")[-2])
-            for words, value, spread in zip(combinations, values, stats, strict=True):
-                if value is not None and not np.isfinite(value):
-                    continue  # it was not asked for
-                case = case_from_id("-".join([study, *(word.strip("'") for word in words)]))
-                identity = cases.setdefault(case, {**_identity(case), **origin})
-                if value is None:
-                    reason = f"asv holds no {quantity}: its benchmark failed"
-                    yield {**identity, "ruler": ruler, "target": target, "reason": reason}
-                    continue
-                number = {"ruler": ruler, "target": target, "quantity": quantity, "unit": unit, "value": value}
-                yield {**identity, **number, **_spread(spread)}
+            for case, row in rows:
+                yield {**cases.setdefault(case, {**_identity(case), **origin}), **row}
         for case, identity in cases.items():
             yield {**identity, "ruler": "clock", "target": "cpu", "reason": NO_RATIO}
             yield {**identity, "ruler": "process", "target": "cpu", "reason": NO_PEAK}
             yield from ({**identity, **fact} for fact in _facts(case))
+
+
+def _of_a_benchmark(result: Any, name: str) -> Iterator[tuple[Case, dict[str, Any]]]:
+    """What one of asv's benchmarks found of each case: a number, or why there is none."""
+    ruler, quantity, unit = ASV[name.rsplit(".", 1)[-1]]
+    target = ANY if ruler == "count" else "cpu"
+    given = result.get_result_params(name)
+    combinations, values = list(product(*given)), result.get_result_value(name, given)
+    stats = result.get_result_stats(name, given) or [None] * len(values)
+    study = _study_of(name.split(".")[-2])
+    for words, value, spread in zip(combinations, values, stats, strict=True):
+        if value is not None and not np.isfinite(value):
+            continue  # it was not asked for
+        case = case_from_id("-".join([study, *(word.strip("'") for word in words)]))
+        if value is None:
+            why = f"asv holds no {quantity}: its benchmark failed"
+            yield case, {"ruler": ruler, "target": target, "reason": why}
+            continue
+        number = {"ruler": ruler, "target": target, "quantity": quantity, "unit": unit, "value": value}
+        yield case, {**number, **_spread(spread)}
 
 
 def _study_of(title: str) -> str:

@@ -19,24 +19,37 @@ from analysis.verdict import EXPONENT_MARGIN, RATIO_MARGIN, Verdict, by_chance, 
 from analysis.versions import compared, in_brief
 from analysis.view import View, differences, plainly
 from analysis.view import views as all_views
+from analysis.whole_folder import whole_folder
 
+TEXT: Any = {"encoding": "utf-8", "errors": "backslashreplace"}  # whatever a message holds, and wherever it is written
 CELL, ROW = 24, 13  # pixels of the animations
 MARKS = {"confirmed": "✓", "refuted": "✗", overview.BY_CHANCE: "(✗)", "inconclusive": "?", "not measured": "–"}
 
 
 def write(results: Results, folder: Path) -> Iterator[str]:
-    """Write the report into a folder and say what was written.
+    """Write the report into a folder, whole or not at all, and say what was written.
 
     ``index.html``, ``verdicts.json``, ``frame.csv``, ``summary.md`` (its tables) and ``figures/*.svg``.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written there; in one line.
     """
-    (folder / "figures").mkdir(parents=True, exist_ok=True)
-    for old in (folder / "figures").glob("*.svg"):
-        old.unlink()  # of another workload: it would pass for one of these results
+    with whole_folder(folder) as new:
+        said = list(_written(results, new))
+    yield from said
+    yield f"report: {folder / 'index.html'}"
+
+
+def _written(results: Results, folder: Path) -> Iterator[str]:
+    """Write all files of the report into a new folder; what is to be said of it, line by line."""
+    (folder / "figures").mkdir()
     verdicts = studies.verdicts(results)
     (folder / "verdicts.json").write_text(
-        json.dumps([as_json(verdict) for verdict in verdicts], indent=1, ensure_ascii=False)
+        json.dumps([as_json(verdict) for verdict in verdicts], indent=1, ensure_ascii=False), **TEXT
     )
-    results.frame.to_csv(folder / "frame.csv", index=False)
+    results.frame.to_csv(folder / "frame.csv", index=False, **TEXT)
     views = all_views(results)
     sections = [_study(view, views, folder) for view in views]
     groups = _alike(views)
@@ -69,6 +82,9 @@ def write(results: Results, folder: Path) -> Iterator[str]:
         studies=sections,
         missing=_missing(results.missing, list(dict.fromkeys(view.sweep for view in views))),
         faults=_missing(_faults(results.missing), []),
+        refused=results.refused,
+        were=_were,
+        plan=_plan(results),
         environments=results.environments,
         across=across,
         versions=versions,
@@ -84,11 +100,11 @@ def write(results: Results, folder: Path) -> Iterator[str]:
         ratio_margin=RATIO_MARGIN,
         rulers_agree=memory.RULERS_AGREE,
     )
-    (folder / "index.html").write_text(page)
+    (folder / "index.html").write_text(page, **TEXT)
     tables = [_markdown(study) for study in sections if study["attached"] and study["table"] and study["baselines"]]
     tables += [table for found in across for table in _markdown_across(found)]
     tables += [_markdown_table(table) for study in sections for table in study["tables"]]
-    (folder / "summary.md").write_text("\n\n".join(tables) + "\n")
+    (folder / "summary.md").write_text("\n\n".join(tables) + "\n", **TEXT)
     counts = ", ".join(f"{count} {kind}" for kind, count in counted(verdicts).items())
     yield f"{len(verdicts)} verdicts: {counts}"
     if against is not None:
@@ -96,7 +112,18 @@ def write(results: Results, folder: Path) -> Iterator[str]:
         yield f"A/A: {against.excluding} of {against.sets} programs differ from themselves ({chance})"
     if spread is not None:
         yield f"noise: {spread.between:.1%} between processes, {spread.within:.1%} within one"
-    yield f"report: {folder / 'index.html'}"
+    if results.refused:
+        yield f"{_were(len(results.refused), 'record')} refused; the first: {results.refused[0]}"
+
+
+def _plan(results: Results) -> tuple[int, list[str]]:
+    """How many cases the runs were to measure, as far as they tell, and those of which the files say nothing at all."""
+    planned = {case for environment in results.environments.values() for case in environment.get("plan", ())}
+    return len(planned), sorted(planned - set(results.cases))
+
+
+def _were(count: int, what: str) -> str:
+    return f"1 {what} was" if count == 1 else f"{count} {what}s were"
 
 
 def _provenance(environment: Mapping[str, Any]) -> str:
@@ -151,7 +178,7 @@ def _study(view: View, views: Sequence[View], folder: Path) -> dict[str, Any]:
     for figure in drawn:
         picture = svg(figure.figure)
         name = "-".join(filter(None, (view.study, figure.name, words.strip("-"))))
-        (folder / "figures" / f"{name}.svg").write_text(picture)
+        (folder / "figures" / f"{name}.svg").write_text(picture, **TEXT)
         pictures.append({"drawn": figure, "svg": Markup(picture), "id": f"figure-{name}"})
     grid = view.grid  # what such a study says is in its own tables
     return {
@@ -225,7 +252,7 @@ def _across(views: Sequence[View], fits: Sequence[devices.Fits], folder: Path) -
     for found in studies.drawn(views[0].study, "across", views):
         if isinstance(found, Drawn):
             picture = svg(found.figure)
-            (folder / "figures" / f"{views[0].study}-{found.name}.svg").write_text(picture)
+            (folder / "figures" / f"{views[0].study}-{found.name}.svg").write_text(picture, **TEXT)
             shown.append({"drawn": found, "svg": Markup(picture), "id": f"figure-{views[0].study}-{found.name}"})
         else:
             shown.append({"table": found})

@@ -1,30 +1,37 @@
 """What pytest needs to know of the suite: which cases there are, where numbers are kept, what goes into the JSON."""
 
+import json
 import os
-import shlex
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from adcost.suite import campaign, registry
+from adcost.suite import registry
+from adcost.suite.campaign import Campaign, Suite
 from adcost.suite.effort import EFFORTS
 from adcost.suite.environment import describe, fingerprint
-from adcost.suite.journal import Journal, Record
+from adcost.suite.journal import Journal
+from adcost.suite.lock import AnotherRuns, alone
+from adcost.suite.record import Record
+from adcost.suite.schema import SCHEMA
 from adcost.suite.vocabulary import PROFILES, Case, described
 from adcost.targets import parse_targets
+from adcost.whole import write_whole
 from benchmarks import ROOT, all_studies, study_folders
 
 STUDY = os.environ.get("STUDY", "all")
 PROFILE = os.environ.get("PROFILE", PROFILES[0])
 TARGETS = os.environ.get("TARGETS", "cpu")
 JOURNALS = Path(os.environ.get("JOURNALS", ROOT / "results" / "journals"))
-# As it is at the start: pytest-benchmark asks at the end.
-ENVIRONMENT = {**describe(ROOT), "profile": PROFILE, "studies": described(all_studies().values())}
-RECORDS = pytest.StashKey[Callable[[], list[Record]]]()  # all that the run knows by now
+ENVIRONMENT: dict[str, Any] = {}  # as it is at the start: pytest-benchmark asks at the end
+CAMPAIGN = pytest.StashKey[Campaign]()
+SAVED = pytest.StashKey[bool]()  # is the result in its file?
+NOT_SAVED = 3  # exit status of a run that could not be begun, or whose result could not be written
 REFUSED = (  # options of pytest-benchmark that choose rounds or a clock: here the interleaved rounds are both
     "--benchmark-min-rounds",
     "--benchmark-min-time",
@@ -44,21 +51,24 @@ REFUSED = (  # options of pytest-benchmark that choose rounds or a clock: here t
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    given = [
-        *config.invocation_params.args,
-        *shlex.split(os.environ.get("PYTEST_ADDOPTS", "")),
-        *config.getini("addopts"),
-    ]
+    added = os.environ.get("PYTEST_ADDOPTS", "").split()
+    given = [*config.invocation_params.args, *added, *config.getini("addopts")]
     for option in (argument.split("=")[0] for argument in given):
         if option in REFUSED:
             raise pytest.UsageError(
                 f"{option} has no effect on interleaved rounds; choose PROFILE=quick or full instead"
             )
     try:
-        parse_targets(TARGETS)
-        registry.select(all_studies(), STUDY, PROFILE)
+        check_asked()
     except ValueError as error:
         raise pytest.UsageError(str(error)) from None
+    ENVIRONMENT.update(describe(ROOT), profile=PROFILE, studies=described(all_studies().values()))
+
+
+def check_asked() -> None:
+    """Refuse studies, profiles and targets that there are not, in one line."""
+    parse_targets(TARGETS)
+    registry.select(all_studies(), STUDY, PROFILE)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -70,30 +80,52 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def recorded(request: pytest.FixtureRequest) -> Callable[[Case], Record]:
     """The record of a case: everything that is selected is measured when the first is asked for.
 
-    The campaign ends, and with it a complete run's journal, when pytest does: after the JSON was written.
+    A complete run's journal goes when pytest does: after the JSON was written, and read back.
     """
-    plugins, stash = request.config.pluginmanager, request.config.stash
+    config, session = request.config, request.session
+    plugins = config.pluginmanager
     reporter, capture = plugins.get_plugin("terminalreporter"), plugins.get_plugin("capturemanager")
-    selected = [item.callspec.params["case"] for item in request.session.items if hasattr(item, "callspec")]
+    selected = [item.callspec.params["case"] for item in session.items if hasattr(item, "callspec")]
     targets = parse_targets(TARGETS)
     sources = fingerprint(*map(registry.root_of, study_folders()))
     path = JOURNALS / f"{PROFILE}-{TARGETS.replace(',', '+')}-{sources}.jsonl"
-    journal = Journal.open(path, ENVIRONMENT)
 
     def say(line: str) -> None:
         if reporter is not None and capture is not None:
             with capture.global_and_fixture_disabled():
                 reporter.write(f"\n{line}\n")  # the dots of finished tests stand on the line before
 
-    if journal.records:
-        began = journal.environment["started"]
-        say(f"going on with the run of {began}; to measure all afresh remove {journal.path}")
-        ENVIRONMENT.update(journal.environment, **{"went on": ENVIRONMENT["started"]})
-    suite = campaign.Suite.of(study_folders(), EFFORTS[PROFILE], journal, say)
     stack = ExitStack()
-    request.config.add_cleanup(stack.close)
-    stash[RECORDS] = lambda: campaign.records(suite, selected, targets)
-    return stack.enter_context(campaign.campaign(suite, selected, targets))
+    config.add_cleanup(stack.close)
+    try:
+        stack.enter_context(alone(JOURNALS))
+        journal = Journal.open(path, ENVIRONMENT, sources)
+    except (OSError, AnotherRuns) as error:
+        pytest.exit(str(error), returncode=NOT_SAVED)
+    for line in journal.said():
+        say(line)
+    if journal.records:
+        ENVIRONMENT.update(journal.environment, **{"went on": ENVIRONMENT["started"]})
+    ENVIRONMENT["plan"] = [case.id for case in selected]
+    suite = Suite.of(study_folders(), EFFORTS[PROFILE], journal, say)
+    config.stash[CAMPAIGN] = Campaign(suite, selected, targets)
+    return config.stash[CAMPAIGN].record
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    session.config._benchmarksession.save_json = partial(_save, session.config)  # type: ignore[attr-defined]
+
+
+def _save(config: pytest.Config, content: dict[str, Any]) -> None:
+    """Write the result, whole; only then the journal may forget what is in it."""
+    place = config.getoption("benchmark_json")
+    try:
+        write_whole(place, json.dumps({"schema": SCHEMA, **content}, indent=1))
+    except OSError as error:
+        pytest.exit(f"{error}; what was measured is in {JOURNALS}, run again to go on from there", returncode=NOT_SAVED)
+    config.stash[SAVED] = True
+    if CAMPAIGN in config.stash:
+        config.stash[CAMPAIGN].forget()
 
 
 def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:
@@ -107,14 +139,22 @@ def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, A
     """
     infos = [benchmark["extra_info"] for benchmark in output_json["benchmarks"]]
     shown = [(info["case"], info["target"]) for info in infos if "case" in info]
-    known = map(asdict, config.stash.get(RECORDS, list)())
+    known = map(asdict, _records(config))
     output_json["more_records"] = [record for record in known if (record["case"], record["target"]) not in shown]
+
+
+def _records(config: pytest.Config) -> list[Record]:
+    return config.stash[CAMPAIGN].records() if CAMPAIGN in config.stash else []
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Where nothing at all was timed pytest-benchmark writes no JSON; the reasons must not be lost with it."""
     config, benchmarks = session.config, session.config._benchmarksession  # type: ignore[attr-defined]
-    if not benchmarks.json or benchmarks.benchmarks or not config.stash.get(RECORDS, list)():
+    if not benchmarks.json:
+        if CAMPAIGN in config.stash:
+            config.stash[CAMPAIGN].forget()  # they were shown, and no file was asked for
+        return
+    if SAVED in config.stash or not _records(config):
         return
     content = config.hook.pytest_benchmark_generate_json(
         config=config,

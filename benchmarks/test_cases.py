@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from adcost.suite.journal import Record
+from adcost.suite.campaign import Ended
+from adcost.suite.record import Record
 from adcost.suite.vocabulary import Case
 
 _clock = 0.0
@@ -32,7 +33,10 @@ def _play(samples: Iterator[float]) -> None:
 def test_case(case: Case, recorded: Callable[[Case], Record], benchmark: Any) -> None:
     if benchmark.disabled:
         pytest.skip("--benchmark-disable leaves nothing to measure")
-    record = recorded(case)
+    try:
+        record = recorded(case)
+    except Ended as error:
+        pytest.fail(f"{case.id}: {error}", pytrace=False)
     wrong = [gap.reason for gap in record.missing if gap.ruler == "check" or gap.fault]
     if wrong:
         pytest.fail(f"{case.id}: {wrong[0]}", pytrace=False)

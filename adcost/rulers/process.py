@@ -79,7 +79,7 @@ def resident_peaks(call: Callable[[], Any], runs: int) -> tuple[Peaks, Any]:
     highest, *others = sorted(peaks, reverse=True)
     error = max(idle) + (highest - others[0] if others else 0)
     value = highest - min(idle)
-    return Peaks(value, max(0, value - error), value + error, first), result
+    return Peaks(value, min(value, max(0, value - error)), value + error, first), result
 
 
 def _settled() -> int:

@@ -3,10 +3,16 @@
 A line on standard input begins the sampling, the next one ends it; each gets a line in reply: an empty one, and the
 bytes by which the process's resident memory rose at its highest. Given a process's number, memory-profiler samples from
 here; given a function, it would fork a process full of threads.
+
+Where the input ends, whoever asked is gone, however that happened: then the process that is watched ends as well, with
+all that it forked.
 """
 
+import os
 import select
+import signal
 import sys
+from contextlib import suppress
 
 import psutil
 from memory_profiler import memory_usage
@@ -15,13 +21,17 @@ INTERVAL = 0.002  # seconds
 
 
 def main(pid: int) -> None:
-    while sys.stdin.readline():
-        first = highest = resident(pid)
-        print(flush=True)
-        while not select.select([sys.stdin], [], [], 0)[0]:
-            highest = max(highest, resident(pid))
-        sys.stdin.readline()
-        print(highest - first, flush=True)
+    with suppress(BrokenPipeError):  # nobody is there to be told
+        while sys.stdin.readline():
+            first = highest = resident(pid)
+            print(flush=True)
+            while not select.select([sys.stdin], [], [], 0)[0]:
+                highest = max(highest, resident(pid))
+            sys.stdin.readline()
+            print(highest - first, flush=True)
+    with suppress(ProcessLookupError, PermissionError):
+        if os.getpgid(pid) == pid:
+            os.killpg(pid, signal.SIGKILL)
 
 
 def resident(pid: int) -> float:

@@ -6,6 +6,7 @@ measured is in the journal at once, and a run that was cut short goes on from th
 
 import random
 import tempfile
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -17,9 +18,10 @@ from adcost import _jax
 from adcost.rulers.subject import Subject
 from adcost.rulers.table import CHECKING, RULERS, of_target
 from adcost.suite.effort import Effort
-from adcost.suite.journal import EXTRA, Journal, Record, Samples
+from adcost.suite.journal import Journal
 from adcost.suite.messages import AGAIN, AtDeath, Device, Find, Gap, Lay, Round, Time, Took
 from adcost.suite.probes import Ask, ProbeDied, probes
+from adcost.suite.record import EXTRA, Record, Samples
 from adcost.suite.registry import Studies, load
 from adcost.suite.vocabulary import Case, Missing, Number, Study
 from adcost.targets import TARGETS, Target, device_of, named, not_installed
@@ -72,38 +74,110 @@ class Suite:
         return self.journal.records[case, target.name]
 
 
-@contextmanager
-def campaign(suite: Suite, cases: Sequence[Case], targets: Sequence[Target]) -> Iterator[Callable[[Case], Record]]:
-    """A function that gives a case's record. Its first call measures all cases on all targets.
+class Ended(RuntimeError):
+    """The run ended before a case; the reason in one line."""
+
+
+@dataclass
+class Campaign:
+    """All cases of a selection on all targets, which are measured when the first record is asked for.
 
     Study by study programs are compiled, checked and their memory is measured, and they are timed in a first process;
     then everything is timed in the other processes, one after the other, so that those of one program are spread over
-    the run. The record is that of the first attached target; without one, that of the CPU, on which the numbers of the
-    compilers are checked. Studies of clusters are measured on these as well.
+    the run. The record of a case is that of the first attached target; without one, that of the CPU, on which the
+    numbers of the compilers are checked. Studies of clusters are measured on these as well.
     """
-    targets = suite.with_clusters(targets, cases)
-    attached = [target for target in targets if target.attached]
-    absent = {target: reason for target in attached if (reason := unreachable(target, suite.folders))}
-    present = [target for target in attached if target not in absent]
-    home = home_of(targets, present)
-    finished: list[list[tuple[Case, str]]] = []  # what compilers were asked, once everything is measured
 
-    def measured(case: Case) -> Record:
-        if not finished:
-            for target, reason in absent.items():
-                record_absent(suite, suite.of_target(target, cases), target, reason)
-            finished.append(_measure_all(suite, cases, targets, present, home))
-        return suite.known(case, home)
+    suite: Suite
+    cases: Sequence[Case]
+    targets: Sequence[Target]
+    ended: str = ""  # why the run ended before all was measured
+    _asked: list[tuple[Case, str]] | None = None  # of compilers, once everything is measured
 
-    yield measured
-    if finished:
+    def record(self, case: Case) -> Record:
+        """The record of a case.
+
+        Raises
+        ------
+        Ended
+            If the run ended before it.
+        """
+        if self._asked is None and not self.ended:
+            self._measure()
+        known = self.suite.journal.get(case, self._home.name)
+        if known is None:
+            raise Ended(f"not reached: {self.ended or 'it was left out of its group'}")
+        return known
+
+    def records(self) -> list[Record]:
+        """All that is known of the cases, and of their largest that fit, on the targets and on the CPU.
+
+        A case that was not reached has a record that says why.
+        """
+        wanted = {*self.cases, *(fit_case(self.suite, case) for case in self.cases)}
+        names = {CPU.name, *(target.name for target in self._targets)}
+        known = self.suite.journal.records
+        gap = Missing("run", self._home.name, f"not reached: {self.ended}", fault=self.ended != INTERRUPTED)
+        return [
+            *(record for (case, name), record in known.items() if case in wanted and name in names),
+            *(
+                Record(case, self._home.name, missing=(gap,))
+                for case in self.suite.of_target(self._home, self.cases if self.ended else ())
+                if (case, self._home.name) not in known
+            ),
+        ]
+
+    def forget(self) -> None:
+        """Take out of the journal what misses nothing that a run could add: it is safe elsewhere."""
+        if self._asked is None:
+            return
+        attached = [target for target in self._targets if target.attached]
         wanted = [
             (case, target.name)
-            for target in dict.fromkeys((home, *attached))
-            for case in suite.of_target(target, cases)
+            for target in dict.fromkeys((self._home, *attached))
+            for case in self.suite.of_target(target, self.cases)
         ]
-        companions = (other for case in cases for other in _compared_with(case, suite.study(case)).values())
-        suite.journal.close([*wanted, *finished[0]], [*companions, *(fit_case(suite, case) for case in cases)])
+        companions = (other for case in self.cases for other in _compared_with(case, self.suite.study(case)).values())
+        self.suite.journal.close(
+            [*wanted, *self._asked], [*companions, *(fit_case(self.suite, case) for case in self.cases)]
+        )
+
+    def _measure(self) -> None:
+        try:
+            if self._home.platform == "cpu" and self._home in self._absent:
+                raise OSError(self._absent[self._home])
+            for target, why in self._absent.items():
+                record_absent(self.suite, self.suite.of_target(target, self.cases), target, why)
+            self._asked = _measure_all(self.suite, self.cases, self._targets, self._present, self._home)
+        except KeyboardInterrupt:
+            self.ended = INTERRUPTED
+            raise
+        except Exception as error:  # whatever stops the run, what it has measured is not lost
+            foreseen = isinstance(error, OSError | MemoryError)
+            self.ended = f"the run ended early: {error if foreseen and str(error) else _jax.first_line(error)}"
+            if not foreseen:
+                self.suite.say(traceback.format_exc())
+
+    @cached_property
+    def _targets(self) -> list[Target]:
+        return self.suite.with_clusters(self.targets, self.cases)
+
+    @cached_property
+    def _absent(self) -> dict[Target, str]:
+        """The attached targets that are not there, and why."""
+        attached = (target for target in self._targets if target.attached)
+        return {target: why for target in attached if (why := unreachable(target, self.suite.folders))}
+
+    @cached_property
+    def _present(self) -> list[Target]:
+        return [target for target in self._targets if target.attached and target not in self._absent]
+
+    @cached_property
+    def _home(self) -> Target:
+        return home_of(self._targets, self._present)
+
+
+INTERRUPTED = "the run was interrupted"
 
 
 def _measure_all(
@@ -149,13 +223,6 @@ def home_of(targets: Sequence[Target], present: Sequence[Target]) -> Target:
     """Where gradients are checked: without a device of its own a compiler's numbers count by the CPU's check."""
     compilers = any(not target.attached for target in targets)
     return next(iter(present), CPU if compilers else targets[0])
-
-
-def records(suite: Suite, cases: Sequence[Case], targets: Sequence[Target]) -> list[Record]:
-    """The records of these cases, and of their largest that fit, on these targets and on the CPU."""
-    wanted = {*cases, *(fit_case(suite, case) for case in cases)}
-    names = {CPU.name, *(target.name for target in suite.with_clusters(targets, cases))}
-    return [record for (case, name), record in suite.journal.records.items() if case in wanted and name in names]
 
 
 def record_group(clock: "Clock", cases: Sequence[Case], ask: Ask) -> None:
@@ -250,15 +317,15 @@ def _unavailable_here(suite: Suite, case: Case, target: Target) -> Missing | Non
 
 
 def unreachable(target: Target, folders: Sequence[Path]) -> str | None:
-    """Why programs cannot run on a target: no plugin, or no such device is attached. None if they can."""
+    """Why programs cannot run on a target: no plugin, no such device, or JAX does not start. None if they can."""
     reason = target.unavailable()
-    if reason is not None or target.platform == "cpu":
+    if reason is not None:
         return reason
     with probes(target, folders) as ask:
         try:
             found = any(isinstance(reply, Device) for reply in ask(Find(target.name), 120))
-        except ProbeDied:
-            found = False
+        except ProbeDied as death:
+            return f"JAX does not start for {target.name}: the probe {death}"
     return None if found else f"no {target.name.upper()} is attached"
 
 

@@ -5,7 +5,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from adcost.suite.vocabulary import Case, Missing, Number, case_from_json, number_from_json
+import msgspec
+
+from adcost.suite.vocabulary import Case, Missing, Number
 
 AGAIN = " again"  # after a case's id: the same program, compiled a second time
 
@@ -121,19 +123,6 @@ def decoded(line: str | bytes) -> Any:
     """
     try:
         fields = json.loads(line)
-        kind = KINDS[fields.pop("message")]
-    except (json.JSONDecodeError, KeyError, AttributeError, TypeError):
+        return msgspec.convert(fields, KINDS[fields.pop("message")])
+    except (json.JSONDecodeError, KeyError, AttributeError, TypeError, msgspec.ValidationError):
         raise ValueError(f"{line!r} is no message") from None
-    return kind(**{name: _READ.get(name, _same)(value) for name, value in fields.items()})
-
-
-def _same(value: Any) -> Any:
-    return value
-
-
-_READ = {
-    "case": case_from_json,
-    "number": number_from_json,
-    "missing": lambda fields: Missing(**fields),
-    "rulers": tuple,
-}

@@ -54,14 +54,14 @@ def main(note: str, *folders: str) -> None:
     os.dup2(2, 1)  # whatever else prints must not get between the replies
     _volunteer_for_the_oom_killer()
     _keep_to_cores()
-    studies = load(*map(Path, folders))
+    studies = load(*map(Path, folders), say=_made)  # whoever asks has said already what is broken
     prepared = False
     for line in sys.stdin:
         request: Request = decoded(line)
         if not prepared and not isinstance(request, Find) and named(request.target).attached:
             _prepare()
             prepared = True
-        for reply in _answers(request, studies, Path(note).write_text):
+        for reply in _answers(request, studies, partial(Path(note).write_text, encoding="utf-8")):
             replies.write(encoded(reply))
         replies.write(encoded(Done()))
 

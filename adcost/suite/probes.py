@@ -11,11 +11,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from adcost.suite.messages import Done, Lay, Reply, Request, Took, Watch, decoded, encoded
-from adcost.suite.vocabulary import Number
+from adcost.suite.environment import undisturbed
+from adcost.suite.messages import Done, Gap, Reply, Request, Took, Watch, decoded, encoded
+from adcost.suite.vocabulary import Missing, Number
 from adcost.targets import Target
 
 SAMPLER = Path(__file__).parents[1] / "rulers" / "sampler.py"
+PROGRAM = "import sys; sys.path.insert(0, sys.argv.pop(1)); from adcost.suite import probe; probe.main(*sys.argv[1:])"
 UNCHECKED = {"EQX_ON_ERROR": "off"}  # Equinox's checks call Python back: such a program could not be saved and timed
 Child = subprocess.Popen[bytes]
 Ask = Callable[[Request, float], Iterator[Reply]]
@@ -40,54 +42,65 @@ def probes(
     """
     beside = {**target.environment, **(environment or {})}
     flags = " ".join(filter(None, (os.environ.get("XLA_FLAGS"), beside.get("XLA_FLAGS"))))
-    complete = {**os.environ, **UNCHECKED, **beside, "XLA_FLAGS": flags}
+    complete = {**undisturbed(), **UNCHECKED, **beside, "XLA_FLAGS": flags, "PYTHONUTF8": "1"}
     alive: list[Child] = []  # the probe and its sampler
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as errors:
         note = Path(folder) / "note"
-        probe_command = ["-m", "adcost.suite.probe", str(note), *map(str, folders)]
+        # Not by -m: what lies in the folder that somebody works in is not to be imported, but this very adcost is.
+        probe_command = ["-P", "-c", PROGRAM, str(Path(__file__).parents[2]), str(note), *map(str, folders)]
 
         def start(command: Sequence[str], stderr: IO[bytes] | int) -> Child:
             pipe = subprocess.PIPE
             child = subprocess.Popen(
-                [sys.executable, *command], stdin=pipe, stdout=pipe, stderr=stderr, bufsize=0, env=complete
+                [sys.executable, *command],
+                stdin=pipe,
+                stdout=pipe,
+                stderr=stderr,
+                bufsize=0,
+                env=complete,
+                start_new_session=True,  # an interrupt is for this process; what a probe forks is of its group
             )
             alive.append(child)
             return child
 
+        def watched(probe: Child) -> None:
+            # By its path: as a module it would import this package, and with it JAX.
+            start(["-P", str(SAMPLER), str(probe.pid)], subprocess.DEVNULL)
+
         def end() -> None:
-            for child in alive:
-                with child:  # its pipes are closed
-                    child.kill()
-            alive.clear()
+            while alive:
+                _end(alive.pop())
 
         def ask(request: Request, limit: float) -> Iterator[Reply]:
             if fresh or (alive and alive[0].poll() is not None):  # one that died while nobody asked has no answer
                 end()
             if not alive:
-                errors.seek(0)
-                errors.truncate()
-                probe = start(probe_command, errors)
-                # By its path: as a module it would import this package, and with it JAX.
-                start(["-P", str(SAMPLER), str(probe.pid)], subprocess.DEVNULL)
-            probe, sampler = alive
-            note.write_text("")
+                watched(start(probe_command, errors))
+            probe = alive[0]
+            said_before = os.fstat(errors.fileno()).st_size  # by other cases
+            note.write_text("", encoding="utf-8")
             _send(probe, encoded(request))
             while True:
                 line = _line(probe, limit)
                 reply = _understood(line)
                 if reply is None:
-                    reason = _bury(probe, limit if line is None else None, errors)
+                    reason = _bury(probe, limit if line is None else None, errors, said_before)
                     end()
-                    raise ProbeDied(reason, note.read_text())
+                    raise ProbeDied(reason, note.read_text(encoding="utf-8"))
                 if isinstance(reply, Done):
                     return
                 if not isinstance(reply, Watch):
                     yield reply
                     continue
-                rise = _sampled(sampler, limit)
+                rise = _sampled(alive[1], limit)
+                if rise is None:
+                    _end(alive.pop())
+                    watched(probe)
                 _send(probe, b"\n")
-                if rise is not None and isinstance(request, Lay):
-                    yield Took(Number("process", request.target, "sampled peak", "B", rise))
+                if rise is None:
+                    yield Gap(Missing("process", request.target, "the sampler of memory ended, or gave no answer"))
+                elif rise:
+                    yield Took(Number("process", request.target, "sampled peak", "B", float(rise)))
 
         try:
             yield ask
@@ -95,11 +108,19 @@ def probes(
             end()
 
 
-def _sampled(sampler: Child, limit: float) -> float | None:
-    """Tell the sampler to begin, or to end: then it answers with the bytes by which memory rose."""
+def _sampled(sampler: Child, limit: float) -> bytes | None:
+    """Tell the sampler to begin, or to end: then it answers with the bytes by which memory rose. None: no answer."""
     _send(sampler, b"\n")
-    line = (_line(sampler, limit) or b"").strip()
-    return float(line) if line else None
+    line = _line(sampler, limit)
+    return line.strip() if line else None
+
+
+def _end(child: Child) -> None:
+    """Kill a process and what it forked."""
+    with child:  # its pipes are closed
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(child.pid, signal.SIGKILL)
+        child.kill()
 
 
 def _understood(line: bytes | None) -> Any:
@@ -125,7 +146,7 @@ def _line(child: Child, limit: float) -> bytes | None:
     return child.stdout.readline()
 
 
-def _bury(probe: Child, late: float | None, errors: IO[bytes]) -> str:
+def _bury(probe: Child, late: float | None, errors: IO[bytes], said_before: int) -> str:
     """End a probe that gave no answer, within ``late`` seconds or by closing its output; the reason in one line."""
     if late is not None:
         probe.kill()
@@ -137,8 +158,15 @@ def _bury(probe: Child, late: float | None, errors: IO[bytes]) -> str:
         probe.kill()
         probe.wait()
         return "closed its output without an answer"
+    errors.seek(said_before)
+    return how_it_ended(code, errors.read())
+
+
+def how_it_ended(code: int, said: bytes) -> str:
+    """A process's end in words, by its code and what it wrote to its standard error."""
+    last = "".join(said.decode(errors="replace").strip().splitlines()[-1:])
     if code == -signal.SIGKILL:
         return "was killed (signal 9), most likely for want of memory"
-    errors.seek(0)
-    last = errors.read().decode(errors="replace").strip().splitlines()[-1:]
-    return f"ended its process with code {code}: {''.join(last)}"[:300]
+    if code < 0:
+        return f"ended by a {(signal.strsignal(-code) or 'signal').lower()} (signal {-code}): {last}"[:300].rstrip(": ")
+    return f"ended its process with code {code}: {last}"[:300].rstrip(": ")

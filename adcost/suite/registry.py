@@ -3,24 +3,30 @@
 import importlib
 import importlib.util
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 
+from adcost import _jax
 from adcost.suite.vocabulary import PROFILES, Case, Study
 
 Studies = Mapping[str, Study]
 
 
-def load(*folders: Path) -> dict[str, Study]:
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def load(*folders: Path, say: Callable[[str], object] = _say) -> dict[str, Study]:
     """The studies of these folders by name: every file in them ends in ``STUDY = Study(...)``.
 
-    Files that begin with an underscore are left alone.
+    Files that begin with an underscore are left alone. A file that fails, or defines no study, costs itself: it is said
+    by ``say``, on standard error.
 
     Raises
     ------
     ValueError
-        If a folder holds no study, a file defines none, or two have one name; in one line.
+        If a folder holds no study, or two have one name; in one line.
     """
     found: dict[str, Study] = {}
     for folder in folders:
@@ -28,9 +34,14 @@ def load(*folders: Path) -> dict[str, Study]:
         if not files:
             raise ValueError(f"{folder} holds no study; a study is a file that ends in STUDY = Study(...)")
         for path in files:
-            study = getattr(_module(path.resolve()), "STUDY", None)
+            try:
+                study = getattr(_module(path.resolve()), "STUDY", None)
+            except (Exception, SystemExit) as error:
+                say(f"{path} fails and is left out: {_jax.first_line(error)}")
+                continue
             if not isinstance(study, Study):
-                raise ValueError(f"{path} defines no STUDY; end it with STUDY = Study(...)")
+                say(f"{path} defines no STUDY and is left out; end it with STUDY = Study(...)")
+                continue
             if study.name in found:
                 raise ValueError(f"{path} is the second study of the name {study.name!r}; rename one")
             found[study.name] = study
@@ -72,7 +83,8 @@ def select(studies: Studies, names: str, profile: str) -> list[Case]:
     """
     if profile not in PROFILES:
         raise ValueError(f"unknown profile {profile!r}; choose one of: {', '.join(PROFILES)}")
-    chosen = list(studies) if names == "all" else names.split(",")
+    chosen = [name.strip() for name in names.split(",") if name.strip()]
+    chosen = list(studies) if "all" in chosen else chosen
     for name in chosen:
         if name not in studies:
             raise ValueError(f"unknown study {name!r}; choose from: {', '.join(studies)}, or all")

@@ -58,12 +58,6 @@ def once_a_size(make: Callable[[Case], Result]) -> Callable[[Case], Result]:
     return wraps(make)(lambda case: kept(case.with_method("")))
 
 
-def case_from_json(fields: Mapping[str, Any]) -> Case:
-    """The case with these fields, as ``dataclasses.asdict`` wrote them."""
-    params = tuple((str(name), value) for name, value in fields["params"])
-    return Case(fields["study"], fields["method"], params, fields["dtype"])
-
-
 def case_from_id(text: str) -> Case:
     """The case with this ``id``.
 
@@ -112,12 +106,6 @@ class Number:
     processes: int = 1
     between: float | None = None
     within: float | None = None
-
-
-def number_from_json(fields: Mapping[str, Any]) -> Number:
-    """The number with these fields, as ``dataclasses.asdict`` wrote them."""
-    at = tuple((str(name), int(value)) for name, value in fields.get("at", ()))
-    return Number(**{**fields, "flags": tuple(fields["flags"]), "at": at})
 
 
 class NotMeasured(ValueError):

@@ -298,7 +298,7 @@ def told(folder: Path) -> Told:
 
 
 def _told(folder: Path) -> Told:
-    texts = [path.read_text() for end in REPORTS for path in folder.glob(f"*{end}")]
+    texts = [path.read_text(encoding="utf-8", errors="replace") for end in REPORTS for path in folder.glob(f"*{end}")]
     if len(texts) != len(REPORTS):
         return Told([], [])
     listing, plan = read(texts[0]), assignment(*texts[1:])

@@ -3,6 +3,7 @@
 import atexit
 import json
 import os
+import selectors
 import signal
 import subprocess
 import sys
@@ -24,6 +25,8 @@ from adcost.targets.collectives import Communication
 from adcost.targets.compiling import Planned
 
 KILLED = "the compiler's process was killed, most likely for want of memory"
+LIMIT = "ADCOST_COMPILER_SECONDS"  # the variable that says how long a compiler may take
+SECONDS = 1800.0  # unless it does
 
 
 class CompilerFailed(RuntimeError):
@@ -143,6 +146,10 @@ def _asked(worker: _Worker, request: dict[str, Any]) -> dict[str, Any]:
     assert process.stdout is not None
     try:
         print(json.dumps(request), file=process.stdin, flush=True)
+        with selectors.DefaultSelector() as selector:
+            selector.register(process.stdout, selectors.EVENT_READ)
+            if not selector.select(limit()):
+                raise CompilerFailed(f"the compiler gave no plan within {limit():.0f} s ({LIMIT} sets the limit)")
         return json.loads(process.stdout.readline())
     except (BrokenPipeError, json.JSONDecodeError):
         with suppress(subprocess.TimeoutExpired):
@@ -150,8 +157,31 @@ def _asked(worker: _Worker, request: dict[str, Any]) -> dict[str, Any]:
         code = process.poll()
         worker.errors.seek(0)
         last = worker.errors.read().decode(errors="replace").strip().splitlines()[-1:]
-        said = KILLED if code == -signal.SIGKILL else f"the compiler's process ended with code {code}: {''.join(last)}"
+        said = KILLED if code == -signal.SIGKILL else f"the compiler's process {_ended(code)}: {''.join(last)}"
         raise CompilerFailed(said[:300]) from None
+
+
+def limit() -> float:
+    """Seconds that a compiler may take for a program.
+
+    Raises
+    ------
+    ValueError
+        If the variable that says so holds no number.
+    """
+    said = os.environ.get(LIMIT, "")
+    try:
+        return float(said) if said else SECONDS
+    except ValueError:
+        raise ValueError(f"{LIMIT}={said!r}: give a number of seconds") from None
+
+
+def _ended(code: int | None) -> str:
+    if code is None:
+        return "closed its output"
+    if code < 0:
+        return f"ended by a {(signal.strsignal(-code) or 'signal').lower()} (signal {-code})"
+    return f"ended with code {code}"
 
 
 @atexit.register

@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 
 from adcost.suite import campaign
-from adcost.suite.campaign import Suite, clock_of, record_group
+from adcost.suite.campaign import Campaign, Suite, clock_of, record_group
 from adcost.suite.effort import Effort
-from adcost.suite.journal import EXTRA, Journal, record_from_json
+from adcost.suite.journal import Journal
 from adcost.suite.messages import AGAIN, AtDeath, Find, Lay, Took
 from adcost.suite.probes import SAMPLER, ProbeDied
+from adcost.suite.record import EXTRA
+from adcost.suite.schema import record_of
 from adcost.suite.vocabulary import Case, Missing, Number
 from adcost.targets import TARGETS
 
@@ -278,19 +280,21 @@ def test_a_complete_journal_is_not_measured_again(toy, tmp_path):
 def test_a_journal_that_was_cut_short_goes_on(toy, tmp_path):
     path = tmp_path / "journal.jsonl"
     records, _, _ = record(toy("plain"), path)
-    whole = path.read_text().count("\n")
+    whole = path.read_bytes()
     with path.open("a") as file:
         file.write('{"case": {"study"')  # the process was killed while it wrote
-    assert Journal.open(path).records[toy("plain")[0], "cpu"] == records["plain"]
-    Journal.open(path).put(records["plain"])
-    lines = path.read_text().splitlines()
-    assert len(lines) == whole + 2
-    assert json.loads(lines[-1])["case"]["method"] == "plain"
+    journal = Journal.open(path)
+    assert journal.records[toy("plain")[0], "cpu"] == records["plain"]
+    assert journal.aside.read_text() == '{"case": {"study"\n'
+    assert any("1 line of" in line for line in journal.said())
+    journal.put(records["plain"])
+    assert Journal.open(path).unread == 0
+    assert path.read_bytes().splitlines()[-1] == whole.splitlines()[-1]
 
 
 def test_a_record_survives_json(toy, tmp_path):
     records, _, _ = record(toy("plain"), tmp_path / "journal.jsonl")
-    assert record_from_json(json.loads(json.dumps(asdict(records["plain"])))) == records["plain"]
+    assert record_of(json.loads(json.dumps(asdict(records["plain"])))) == records["plain"]
 
 
 def test_a_narrow_run_leaves_the_rest_of_a_wide_one_in_the_journal(toy, tmp_path):
@@ -305,8 +309,9 @@ def test_a_narrow_run_leaves_the_rest_of_a_wide_one_in_the_journal(toy, tmp_path
 def test_a_narrow_run_keeps_other_methods_of_its_size(toy, tmp_path):
     path = tmp_path / "journal.jsonl"
     record(toy("plain", "twin"), path)
-    with campaign.campaign(suite_of(path), toy("plain"), [CPU]) as measured:
-        measured(toy("plain")[0])
+    run = Campaign(suite_of(path), toy("plain"), [CPU])
+    run.record(toy("plain")[0])
+    run.forget()
     assert list(Journal.open(path).records) == [(toy("twin")[0], "cpu")]
 
 
@@ -314,11 +319,12 @@ def test_a_campaign_measures_everything_when_its_first_case_is_asked_for(toy, tm
     path = tmp_path / "journal.jsonl"
     cases = [*toy("plain", "twin"), Case("toy", "plain", (("n", 8),))]
     suite = suite_of(path)
-    with campaign.campaign(suite, cases, [CPU]) as measured:
-        assert not suite.journal.records
-        assert all(len(measured(case).samples) == EFFORT.processes for case in cases)
-        assert [found.case for found in campaign.records(suite, cases, [CPU])] == cases
-        assert path.exists(), "until the end the journal stays"
+    run = Campaign(suite, cases, [CPU])
+    assert not suite.journal.records
+    assert all(len(run.record(case).samples) == EFFORT.processes for case in cases)
+    assert [found.case for found in run.records()] == cases
+    assert path.exists(), "until it is told to forget, the journal stays"
+    run.forget()
     assert not path.exists()
 
 

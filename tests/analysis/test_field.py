@@ -5,7 +5,7 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from adcost.suite.journal import Record
+from adcost.suite.record import Record
 from adcost.suite.vocabulary import Case, Number
 from analysis import frame, studies
 from analysis.view import views

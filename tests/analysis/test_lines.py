@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 import pytest
 
-from adcost.suite.journal import Record
+from adcost.suite.record import Record
 from adcost.suite.vocabulary import Case, Number, described
 from analysis import frame, report, studies
 from analysis.lines import Row

@@ -6,7 +6,7 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
-from adcost.suite.journal import Record
+from adcost.suite.record import Record
 from adcost.suite.vocabulary import Case, Number, described
 from analysis import frame, studies
 from benchmarks import all_studies
