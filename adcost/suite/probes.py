@@ -92,10 +92,11 @@ def probes(
                 if not isinstance(reply, Watch):
                     yield reply
                     continue
-                rise = _sampled(alive[1], limit)
+                if reply.begin and len(alive) == 1:
+                    watched(probe)  # the last sampler died
+                rise = _sampled(alive[1], limit) if len(alive) > 1 else b""
                 if rise is None:
                     _end(alive.pop())
-                    watched(probe)
                 _send(probe, b"\n")
                 if rise is None:
                     yield Gap(Missing("process", request.target, "the sampler of memory ended, or gave no answer"))

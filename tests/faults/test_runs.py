@@ -14,7 +14,7 @@ from adcost.suite import environment
 from adcost.suite.campaign import Campaign, Ended, Suite
 from adcost.suite.effort import EFFORTS
 from adcost.suite.journal import Journal
-from adcost.suite.messages import Find, Gap, Lay
+from adcost.suite.messages import Find, Gap, Lay, Took
 from adcost.suite.probes import how_it_ended, probes
 from adcost.suite.vocabulary import Case
 from adcost.targets import TARGETS
@@ -223,7 +223,10 @@ def test_a_sampler_that_dies_is_a_gap_with_its_reason_and_the_next_case_has_one(
         assert [(gap.ruler, gap.reason) for gap in gaps] == [
             ("process", "the sampler of memory ended, or gave no answer")
         ]
-        assert not any(isinstance(reply, Gap) for reply in lay(ask, second))
+        for case in (second, first):
+            replies = lay(ask, case)
+            assert not any(isinstance(reply, Gap) for reply in replies)
+            assert sum(isinstance(r, Took) and r.number.quantity == "sampled peak" for r in replies) == 1
 
 
 def test_a_reason_is_that_of_its_own_case(tmp_path, monkeypatch):
