@@ -122,7 +122,7 @@ def _take_file(found: _Found, path: Path) -> None:
     origin = _origin(path, environment)
     refused, taken = [], 0
     for fields in content.all_records():
-        if isinstance(fields, dict) and "case" in fields and "seeds" not in fields:
+        if _is_older(fields):
             raise ValueError(f"{path} was written before adcost 0.4, in another form; measure again")
         try:
             record = record_of(fields)
@@ -190,6 +190,13 @@ def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
     )  # an empty column would be one of numbers
     numbers = dict.fromkeys(("value", "low", "high", "between", "within"), float)
     return frame.fillna({"processes": 1}).astype({**numbers, "processes": int, **texts})
+
+
+def _is_older(fields: Any) -> bool:
+    """Is it a record as they were before rounds had seeds, and numbers places?"""
+    if not isinstance(fields, dict) or "seeds" in fields or not isinstance(fields.get("numbers"), list):
+        return False
+    return bool(fields.get("samples")) or any(isinstance(n, dict) and "at" not in n for n in fields["numbers"])
 
 
 @dataclass

@@ -325,7 +325,9 @@ def unreachable(target: Target, folders: Sequence[Path]) -> str | None:
         try:
             found = any(isinstance(reply, Device) for reply in ask(Find(target.name), 120))
         except ProbeDied as death:
-            return f"JAX does not start for {target.name}: the probe {death}"
+            if target.platform == "cpu":
+                return f"JAX does not start for {target.name}: the probe {death}"
+            found = False
     return None if found else f"no {target.name.upper()} is attached"
 
 
