@@ -12,6 +12,8 @@ ifndef PYTHON
 PYTHON := $(firstword $(foreach v,3.14 3.13 3.12 3.11,$(shell python$(v) -c 'print("python$(v)")' 2>/dev/null)) python3)
 endif
 VENV ?= .venv
+# Which tests, as pytest has them.
+TESTS ?= tests
 
 comma := ,
 BIN := $(VENV)/bin
@@ -60,7 +62,7 @@ lint: $(VENV)/test
 	$(BIN)/lint-imports
 
 test: lint
-	$(BIN)/python -m pytest tests -n 2 --dist worksteal
+	$(BIN)/python -m pytest $(TESTS) -n 2 --dist worksteal
 
 # Faults that really happen, injected: how many of each kind are survived.
 faults: $(VENV)/test

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import re
+from collections import Counter
 from functools import cache
 
 import jax
@@ -332,6 +333,38 @@ def test_the_page_on_advice_says_what_the_committed_run_says():
     assert f"{refuted} of {len(alone)} rows are refuted" in ADVICE
     assert f"{interval(law)} of {law['points']} rows" in " ".join(ADVICE.split())
     assert f"evaluations alone in {re.search(r'alone (.*?) are as near', law['why'])[1]}" in ADVICE
+
+
+def test_the_page_on_clusters_says_what_its_committed_run_says():
+    page = (ROOT / "docs" / "clusters.md").read_text(encoding="utf-8")
+    tables = [table.strip() for table in re.findall(r"(?:^\|.*\n?)+", page, re.MULTILINE)]
+    committed = (REFERENCE / "targets" / "sharded.md").read_text()
+    assert sum(table in committed for table in tables) == 3
+    seconds = {}
+    results = frame.read([REFERENCE / "targets" / "sharded.json.xz"])
+    for target, rows in results.frame[results.frame["quantity"] == "compile time"].groupby("target")["value"]:
+        seconds[target] = f"| {target} | {len(rows)} | {rows.median():.2f} | {rows.max():.1f} |"
+    assert len(seconds) == 9
+    for line in seconds.values():
+        assert line in page
+    found = studies.verdicts(results)
+    kinds = Counter((v.claim, v.verdict) for v in found)
+    of = {kind: sum(n for (_, verdict), n in kinds.items() if verdict == kind) for kind in ("confirmed", "refuted")}
+    said = f"Of {len(found)} verdicts of the run {of['confirmed']} are confirmed, {of['refuted']} refuted and 1 not"
+    assert said in page
+    for claim, words in (
+        ("sharded-activations", "{confirmed} confirmed, {refuted} refuted: in all"),
+        ("sharded-slots", "{confirmed} of {all} confirmed, exactly"),
+        ("sharded-memory-constant", "{confirmed} confirmed; {refuted} refuted, all on H100s"),
+        ("sharded-recompute-gathers", "{refuted} of {all} refuted, for a reason"),
+        ("sharded-gathers-shared", "{confirmed} of {all} confirmed, to a thousandth"),
+        ("sharded-work", "{confirmed} of {all}."),
+        ("sharded-gradients", "{confirmed} of {all}."),
+    ):
+        each = {verdict: n for (name, verdict), n in kinds.items() if name == claim}
+        each = {"refuted": 0, **each, "all": each.get("confirmed", 0) + each.get("refuted", 0)}
+        (line,) = (line for line in page.split("\n- ") if f"(`{claim}`" in line.split(":")[0] or f"`{claim}`)" in line)
+        assert words.format(**each) in " ".join(line.split()), claim
 
 
 LINES = (ROOT / "docs" / "lines.md").read_text()

@@ -14,16 +14,25 @@ def take(subject: Subject) -> Iterator[Number]:
     study, case, target, fit = subject.study, subject.case, subject.target, subject.study.fit
     assert fit is not None
     assert target.memory is not None
+    failed: list[int] = []
+    memory = target.memory
 
     def total(n: int) -> int:
         program = study.made(Case(case.study, case.method, ((fit.parameter, n), *case.params), case.dtype), target)
-        compiled = lower_for(program.run, *shapes_of(program), target=target).compile()
-        return planned_bytes(compiled, target)["total"]
+        lowered = lower_for(program.run, *shapes_of(program), target=target)
+        try:
+            return planned_bytes(lowered.compile(), target)["total"]
+        except RuntimeError as error:
+            if "INTERNAL" not in str(error):
+                raise
+            failed.append(n)  # a compiler that cannot is no less of a bound than memory
+            return 2 * memory
 
     method = subject.method
     most = fit.most(case) if method.compiles else method.limit[fit.parameter]
-    largest, needed = fitting(total, target.memory, most, fit.precision)
-    flags = ("not tried beyond",) if largest == most else ()
+    largest, needed = fitting(total, memory, most, fit.precision)
+    flags: tuple[str, ...] = ("not tried beyond",) if largest == most else ()
+    flags += (f"the compiler fails from {min(failed)} on",) if failed else ()
     yield Number("fit", target.name, f"largest {fit.parameter}", "1", float(largest), flags=flags)
     yield Number("fit", target.name, "bytes at the largest", "B", float(needed))
 

@@ -23,7 +23,7 @@ from jaxtyping import Array, Float
 
 import adcost
 from adcost.checkpointing import Schedule, binomial, checkpointed_chain, sqrt
-from adcost.suite.vocabulary import Case, Figure, Fit, Method, Params, Program, Study, once_a_size
+from adcost.suite.vocabulary import Case, Figure, Fit, Method, NotMeasured, Params, Program, Study, once_a_size
 from adcost.targets import TARGETS, Target
 from adcost.targets.compiling import mesh_on
 from benchmarks.studies.networks import normalised
@@ -179,6 +179,7 @@ def program(case: Case, target: Target = TARGETS["cpu"]) -> Program:
     """The gradient of a loss by all weights, sharded as these are; on attached clusters also two loss curves."""
     layout, network = LAYOUTS[case.word("layout")], NETWORKS[case.word("network")]
     mesh, method = layout.mesh(target), METHODS[case.method]
+    require_divisible(case, layout, mesh)
     stack = method.build(bound_block(case, mesh), case["depth"])
     shardings = layout.weights(mesh, network.weights)
 
@@ -199,6 +200,24 @@ def program(case: Case, target: Target = TARGETS["cpu"]) -> Program:
     if target.attached and target.devices > 1:
         made = replace(made, says=lambda _: curves_apart(case, target))
     return made
+
+
+def require_divisible(case: Case, layout: Layout, mesh: AbstractMesh) -> None:
+    """Weights and carries are divided evenly, or not at all.
+
+    Raises
+    ------
+    NotMeasured
+        If there are more devices than rows or features of one; in one line.
+    """
+    of_weights, carry = shapes_of(case)
+    lies: dict[str, tuple[Any, ...]] = {name: tuple(on.spec) for name, on in layout.weights(mesh, of_weights).items()}
+    lies["carry"] = layout.carry
+    for name, spec in lies.items():
+        shape = (carry[0], carry[-1]) if name == "carry" else of_weights[name]
+        for size, axis in zip(shape, spec, strict=True):
+            if axis is not None and size % mesh.shape[axis]:
+                raise NotMeasured(f"{size} rows of {name} cannot be divided over {mesh.shape[axis]} devices")
 
 
 def facts_of(case: Case) -> dict[str, tuple[float, str]]:
