@@ -1,6 +1,8 @@
 """Compiling for a target, and what its compiler plans."""
 
+import errno
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -101,10 +103,15 @@ class Planned(NamedTuple):
     communication: Communication | None = None
 
 
+FULL = 2**13  # bytes that are left on a disk that is full
+
+
 def compiled_and_planned(lowered: Any, target: Target) -> Planned:
     """Compile a lowered program for a target, for the sake of its plan."""
     with tempfile.TemporaryDirectory() as folder:
         compiled = lowered.compile(compiler_options=reporting_to(folder))
+        if shutil.disk_usage(folder).free < FULL:  # XLA does not say that its reports were cut short
+            raise OSError(errno.ENOSPC, f"no room for the compiler's reports: {os.strerror(errno.ENOSPC)}", folder)
         found = told(Path(folder))
     said = communication(compiled.as_text(), target.devices) if target.devices > 1 else None
     return Planned({**planned_bytes(compiled, target), "constants": found.constants}, found, said)

@@ -146,6 +146,16 @@ def test_a_temporary_folder_that_is_full_is_said_in_one_line(tiny_disk, tmp_path
     assert os.listdir(folder) == ["fill"]
 
 
+def test_reports_that_are_cut_short_by_a_full_disk_are_not_read(tiny_disk, tmp_path):
+    (tmp_path / "f.py").write_text(
+        "import jax.numpy as jnp\ndef f(x):\n    for _ in range(300):\n        x = jnp.sin(x) @ x\n    return x\n"
+        "def example():\n    return (jnp.ones((64, 64)),)\n"
+    )
+    done = run("-m", "adcost", "plan", tmp_path / "f.py:f", TMPDIR=tiny_disk(64))
+    assert done.returncode == 2
+    assert "no room for the compiler's reports: No space left on device" in done.stderr.strip().splitlines()[-1]
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
