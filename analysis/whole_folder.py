@@ -25,6 +25,8 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     place = Path(os.path.realpath(folder))
     if str(folder) in ("", ".") or place == Path.cwd():
         raise OSError("name a folder for the report that is not the one you are in: its files are replaced")
+    if place.is_mount():  # it cannot be renamed
+        raise OSError(f"{folder} is a disk of its own: name a folder in it")
     theirs = _of_others(folder)
     new, old = (place.with_name(f".{place.name}.{os.getpid()}.{word}") for word in ("new", "old"))
     try:

@@ -107,7 +107,7 @@ class Campaign:
         known = self.suite.journal.get(case, self._home.name)
         if known is None:
             raise Ended(f"not reached: {self.ended or 'it was left out of its group'}")
-        return known
+        return self._with_reason(known)
 
     def records(self) -> list[Record]:
         """All that is known of the cases, and of their largest that fit, on the targets and on the CPU.
@@ -117,15 +117,21 @@ class Campaign:
         wanted = {*self.cases, *(fit_case(self.suite, case) for case in self.cases)}
         names = {CPU.name, *(target.name for target in self._targets)}
         known = self.suite.journal.records
-        gap = Missing("run", self._home.name, f"not reached: {self.ended}", fault=self.ended != INTERRUPTED)
         return [
-            *(record for (case, name), record in known.items() if case in wanted and name in names),
+            *(self._with_reason(record) for (case, name), record in known.items() if case in wanted and name in names),
             *(
-                Record(case, self._home.name, missing=(gap,))
+                self._with_reason(Record(case, self._home.name))
                 for case in self.suite.of_target(self._home, self.cases if self.ended else ())
                 if (case, self._home.name) not in known
             ),
         ]
+
+    def _with_reason(self, record: Record) -> Record:
+        """The record; of a run that ended early with the reason for what it still lacks."""
+        if not self.ended or record.settled:
+            return record
+        gap = Missing("run", record.target, f"not reached: {self.ended}", fault=self.ended != INTERRUPTED)
+        return replace(record, missing=(*record.missing, gap))
 
     def forget(self) -> None:
         """Take out of the journal what misses nothing that a run could add: it is safe elsewhere."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from adcost.suite.environment import undisturbed
-from adcost.suite.messages import Done, Gap, Reply, Request, Took, Watch, decoded, encoded
+from adcost.suite.messages import Done, Gap, Reply, Request, Time, Took, Watch, decoded, encoded
 from adcost.suite.vocabulary import Missing, Number
 from adcost.targets import Target
 
@@ -84,6 +84,8 @@ def probes(
                 line = _line(probe, limit)
                 reply = _understood(line)
                 if reply is None:
+                    if isinstance(request, Time):  # of several programs: nobody knows whose words they are
+                        said_before = os.fstat(errors.fileno()).st_size
                     reason = _bury(probe, limit if line is None else None, errors, said_before)
                     end()
                     raise ProbeDied(reason, note.read_text(encoding="utf-8"))

@@ -3,6 +3,7 @@
 What is read from a file is held against both, a record at a time: one that is refused costs itself.
 """
 
+import re
 from collections.abc import Iterator
 from functools import cache
 from math import isfinite
@@ -41,6 +42,9 @@ def doubts(record: Record) -> Iterator[str]:
     """What in a record cannot be."""
     if record.case.dtype not in DTYPES:
         yield f"case.dtype is {record.case.dtype!r}, which is none of {', '.join(DTYPES)}"
+    for name, value in record.case.params:
+        if isinstance(value, str) and not re.fullmatch("[a-z]+", value):
+            yield f"case.params: {name} is {value!r}, which is neither a whole number nor a word"
     if not _is_target(record.target):
         yield f"target is {record.target!r}, which there is not"
     for i, number in enumerate(record.numbers):

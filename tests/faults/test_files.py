@@ -159,6 +159,13 @@ def test_a_full_disk_leaves_the_last_report(result, tiny_disk, capsys):
     assert os.listdir(folder.parent) == ["report"]
 
 
+def test_a_disk_of_its_own_is_no_folder_for_a_report(result, tiny_disk, capsys):
+    folder = tiny_disk(600)
+    assert main([str(result), "-o", str(folder)]) == 2
+    assert capsys.readouterr().err.strip() == f"analysis: {folder} is a disk of its own: name a folder in it"
+    assert not os.listdir(folder)
+
+
 def test_an_exception_leaves_the_last_report(tmp_path):
     folder = tmp_path / "report"
     with whole_folder(folder) as new:

@@ -43,6 +43,7 @@ FIELDS = {  # where, which field, what it is given, and what is said of it
     "an unknown dtype": (lambda found: first(found)["case"], "dtype", "float7", "case.dtype is 'float7'"),
     "a case without a method": (lambda found: first(found)["case"], "method", ..., "a record of no known case"),
     "parameters in words": (lambda found: first(found)["case"], "params", "depth4", "a record of no known case"),
+    "a parameter in words": (lambda found: first(found)["case"]["params"], 0, ["depth", "4"], "depth is '4'"),
     "a case that is a word": (first, "case", "backprop", "a record of no known case"),
     "no numbers": (first, "numbers", None, "numbers: Expected `array`"),
     "a number that is a word": (first, "numbers", ["two"], "numbers[0]: Expected `object`"),

@@ -195,7 +195,25 @@ def test_few_open_files_cost_no_case_its_true_reason(tmp_path):
     if part.exists():
         results = frame.read([part])
         assert len(results.cases) == 2
+        assert set(results.missing["method"] + results.missing["n"].astype(str)) == {"plain4", "plain8"}
         assert results.missing["reason"].str.contains("Too many open files").all()
+
+
+def test_what_was_compiled_and_not_timed_says_why(tmp_path, monkeypatch):
+    monkeypatch.setenv("TOY_FLAG", str(tmp_path / "flag"))
+    suite, _ = suite_of(tmp_path)
+
+    def fails(*_, **__):
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr("adcost.suite.campaign.Clock.run", fails)
+    run = Campaign(suite, cases("plain"), [CPU])
+    found = [run.record(case) for case in run.cases] + run.records()
+    for record in found:
+        assert record.numbers
+        assert [gap.reason for gap in record.missing] == [
+            "not reached: the run ended early: [Errno 24] Too many open files"
+        ]
 
 
 def test_a_fault_in_the_parent_is_shown_once_with_its_traceback(tmp_path, monkeypatch):
