@@ -201,7 +201,7 @@ def _is_older(fields: Any) -> bool:
 
 @dataclass
 class _Benchmark:
-    extra_info: dict[str, Any]
+    extra_info: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass

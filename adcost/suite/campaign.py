@@ -75,7 +75,11 @@ class Suite:
 
 
 class Ended(RuntimeError):
-    """The run ended before a case; the reason in one line."""
+    """The run ended before a case; the reason in one line. ``at_once``: before any."""
+
+    def __init__(self, reason: str, at_once: bool) -> None:
+        super().__init__(reason)
+        self.at_once = at_once
 
 
 @dataclass
@@ -106,7 +110,8 @@ class Campaign:
             self._measure()
         known = self.suite.journal.get(case, self._home.name)
         if known is None:
-            raise Ended(f"not reached: {self.ended or 'it was left out of its group'}")
+            why = self.ended or "it was left out of its group"
+            raise Ended(f"not reached: {why}", at_once=not self.suite.journal.records)
         return self._with_reason(known)
 
     def records(self) -> list[Record]:

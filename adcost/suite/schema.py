@@ -29,6 +29,9 @@ def record_of(fields: Any) -> Record:
     ValueError
         If a field is missing, of another type, or holds what it cannot: one line that names the case and the field.
     """
+    for part in ("numbers", "missing"):
+        if isinstance(fields, dict) and part not in fields:
+            raise ValueError(f"{_named(fields)}: it has no field {part!r}")
     try:
         record = msgspec.convert(fields, Record)
     except msgspec.ValidationError as error:

@@ -45,6 +45,8 @@ FIELDS = {  # where, which field, what it is given, and what is said of it
     "parameters in words": (lambda found: first(found)["case"], "params", "depth4", "a record of no known case"),
     "a parameter in words": (lambda found: first(found)["case"]["params"], 0, ["depth", "4"], "depth is '4'"),
     "a case that is a word": (first, "case", "backprop", "a record of no known case"),
+    "no field for numbers": (first, "numbers", ..., "it has no field 'numbers'"),
+    "no field for gaps": (first, "missing", ..., "it has no field 'missing'"),
     "no numbers": (first, "numbers", None, "numbers: Expected `array`"),
     "a number that is a word": (first, "numbers", ["two"], "numbers[0]: Expected `object`"),
     "gaps without a reason": (first, "missing", [{"ruler": "clock", "target": "cpu"}], "field `reason`"),
