@@ -61,9 +61,14 @@ def main(note: str, *folders: str) -> None:
         if not prepared and not isinstance(request, Find) and named(request.target).attached:
             _prepare()
             prepared = True
-        for reply in _answers(request, studies, partial(Path(note).write_text, encoding="utf-8")):
+        for reply in _answers(request, studies, partial(_noted, Path(note))):
             replies.write(encoded(reply))
         replies.write(encoded(Done()))
+
+
+def _noted(note: Path, name: str) -> None:
+    """Write down what runs, and how much others have said on standard error before it."""
+    note.write_text(f"{os.fstat(2).st_size} {name}", encoding="utf-8")
 
 
 def _answers(request: Request, studies: Studies, note: Note) -> Iterator[Reply]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from adcost.suite.environment import undisturbed
-from adcost.suite.messages import Done, Gap, Reply, Request, Time, Took, Watch, decoded, encoded
+from adcost.suite.messages import Done, Gap, Reply, Request, Took, Watch, decoded, encoded
 from adcost.suite.vocabulary import Missing, Number
 from adcost.targets import Target
 
@@ -84,11 +84,11 @@ def probes(
                 line = _line(probe, limit)
                 reply = _understood(line)
                 if reply is None:
-                    if isinstance(request, Time):  # of several programs: nobody knows whose words they are
-                        said_before = os.fstat(errors.fileno()).st_size
+                    before, _, running = note.read_text(encoding="utf-8").partition(" ")
+                    said_before = max(said_before, int(before or 0))
                     reason = _bury(probe, limit if line is None else None, errors, said_before)
                     end()
-                    raise ProbeDied(reason, note.read_text(encoding="utf-8"))
+                    raise ProbeDied(reason, running)
                 if isinstance(reply, Done):
                     return
                 if not isinstance(reply, Watch):
