@@ -28,6 +28,8 @@ INSTALL := $(OWN) && $(BIN)/python -m pip install --quiet --disable-pip-version-
 .DELETE_ON_ERROR:
 
 $(VENV)/report: pyproject.toml constraints.txt
+	@$(OWN) 2>/dev/null || test -f $(VENV)/pyvenv.cfg || test -z "$$(ls -A $(VENV) 2>/dev/null | grep -vx bin)" \
+		|| { echo "$(VENV) holds more than an environment: name another VENV" >&2; exit 1; }
 	@$(OWN) 2>/dev/null || { echo "$(PYTHON) makes $(VENV)"; $(PYTHON) -m venv --clear $(VENV); }
 	@$(OWN) || { echo "$(VENV) is no environment of its own: remove it, and try again" >&2; exit 1; }
 	$(INSTALL) -e '.[report,peers,programs]'

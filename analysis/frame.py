@@ -73,7 +73,7 @@ def read(paths: Iterable[Path]) -> Results:
     files = {os.path.realpath(path): path for path in map(_of_a_folder, paths)}.values()
     for path in files:
         try:
-            _take_folder(found, path) if path.is_dir() else _take_file(found, path)
+            (_take_folder if path.is_dir() else _take_file)(found, path)
         except ValueError as error:
             refused.append(error)
     if len(refused) == len(files):
@@ -226,6 +226,19 @@ class _Content:
         yield from self.records
 
 
+@dataclass
+class _Said:
+    """What an environment says of its run, where it does."""
+
+    studies: dict[str, dict[str, Any]] = field(default_factory=dict)
+    plan: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    cpu: str | None = None
+    commit: str | None = None
+    jax: str | None = None
+    python: str | None = None
+
+
 def _of_a_folder(path: Path) -> Path:
     """The last result of a folder in which the suite keeps its own; any other path is what it is."""
     latest = path / "latest.json"
@@ -248,6 +261,7 @@ def _content(path: Path) -> _Content:
         raise ValueError(f"{path} is no result: {said}")
     try:
         found = msgspec.convert(content, _Content)
+        msgspec.convert(found.described(), _Said)
     except msgspec.ValidationError as error:
         raise ValueError(f"{path} is no result: {error}") from None
     if found.schema != SCHEMA:

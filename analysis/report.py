@@ -83,6 +83,7 @@ def _written(results: Results, folder: Path) -> Iterator[str]:
         missing=_missing(results.missing, list(dict.fromkeys(view.sweep for view in views))),
         faults=_missing(_faults(results.missing), []),
         refused=results.refused,
+        left_out=[line for environment in results.environments.values() for line in environment.get("left_out", ())],
         were=_were,
         plan=_plan(results),
         environments=results.environments,

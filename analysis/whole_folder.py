@@ -10,7 +10,7 @@ from adcost.whole import reason
 from benchmarks import all_studies
 
 LIST = ".made-by-adcost"  # in each report, the names of its files: what may be replaced
-BEFORE = {"index.html", "verdicts.json", "frame.csv", "summary.md"}  # of reports of adcost 0.8, which had no list
+BEFORE = {"index.html", "verdicts.json", "frame.csv", "summary.md"}  # of reports before adcost 0.8, which had no list
 
 
 @contextmanager

@@ -18,7 +18,10 @@ def study_folders() -> list[Path]:
     ]
 
 
+LEFT_OUT: list[str] = []  # studies that fail, a line each, once all are loaded
+
+
 @cache
 def all_studies() -> dict[str, Study]:
     """All studies by name."""
-    return registry.load(*study_folders())
+    return registry.load(*study_folders(), say=LEFT_OUT.append)

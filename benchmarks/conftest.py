@@ -2,10 +2,10 @@
 
 import json
 import os
+import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from adcost.suite.schema import SCHEMA
 from adcost.suite.vocabulary import PROFILES, Case, described
 from adcost.targets import parse_targets
 from adcost.whole import write_whole
-from benchmarks import ROOT, all_studies, study_folders
+from benchmarks import LEFT_OUT, ROOT, all_studies, study_folders
 
 STUDY = os.environ.get("STUDY", "all")
 PROFILE = os.environ.get("PROFILE", PROFILES[0])
@@ -30,6 +30,7 @@ TARGETS = os.environ.get("TARGETS", "cpu")
 JOURNALS = Path(os.environ.get("JOURNALS", ROOT / "results" / "journals"))
 ENVIRONMENT: dict[str, Any] = {}  # as it is at the start: pytest-benchmark asks at the end
 CAMPAIGN = pytest.StashKey[Campaign]()
+PLACE = pytest.StashKey[Path | None]()  # where the result is to be written
 SAVED = pytest.StashKey[bool]()  # is the result in its file?
 NOT_SAVED = 3  # exit status of a run that could not be begun, or whose result could not be written
 REFUSED = (  # options of pytest-benchmark that choose rounds or a clock: here the interleaved rounds are both
@@ -63,6 +64,10 @@ def pytest_configure(config: pytest.Config) -> None:
     except ValueError as error:
         raise pytest.UsageError(str(error)) from None
     ENVIRONMENT.update(describe(ROOT), profile=PROFILE, studies=described(all_studies().values()))
+    ENVIRONMENT["left_out"] = LEFT_OUT
+    for line in LEFT_OUT:
+        print(line, file=sys.stderr)
+    config.stash[PLACE], config.option.benchmark_json = config.option.benchmark_json, None  # we write it ourselves
 
 
 def check_asked() -> None:
@@ -107,25 +112,9 @@ def recorded(request: pytest.FixtureRequest) -> Callable[[Case], Record]:
     if journal.records:
         ENVIRONMENT.update(journal.environment, **{"went on": ENVIRONMENT["started"]})
     ENVIRONMENT["plan"] = [case.id for case in selected]
-    suite = Suite.of(study_folders(), EFFORTS[PROFILE], journal, say)
+    suite = Suite(study_folders(), all_studies(), EFFORTS[PROFILE], journal, say)
     config.stash[CAMPAIGN] = Campaign(suite, selected, targets)
     return config.stash[CAMPAIGN].record
-
-
-def pytest_sessionstart(session: pytest.Session) -> None:
-    session.config._benchmarksession.save_json = partial(_save, session.config)  # type: ignore[attr-defined]
-
-
-def _save(config: pytest.Config, content: dict[str, Any]) -> None:
-    """Write the result, whole; only then the journal may forget what is in it."""
-    place = config.getoption("benchmark_json")
-    try:
-        write_whole(place, json.dumps({"schema": SCHEMA, **content}, indent=1))
-    except OSError as error:
-        pytest.exit(f"{error}; what was measured is in {JOURNALS}, run again to go on from there", returncode=NOT_SAVED)
-    config.stash[SAVED] = True
-    if CAMPAIGN in config.stash:
-        config.stash[CAMPAIGN].forget()
 
 
 def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:
@@ -139,29 +128,33 @@ def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, A
     """
     infos = [benchmark["extra_info"] for benchmark in output_json["benchmarks"]]
     shown = [(info["case"], info["target"]) for info in infos if "case" in info]
-    known = map(asdict, _records(config))
+    known = map(asdict, config.stash[CAMPAIGN].records())
     output_json["more_records"] = [record for record in known if (record["case"], record["target"]) not in shown]
 
 
-def _records(config: pytest.Config) -> list[Record]:
-    return config.stash[CAMPAIGN].records() if CAMPAIGN in config.stash else []
-
-
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Where nothing at all was timed pytest-benchmark writes no JSON; the reasons must not be lost with it."""
+    """Write the result, whole: only then the journal may forget what is in it.
+
+    pytest-benchmark would write over the last one in its place, and nothing where nothing was timed.
+    """
     config, benchmarks = session.config, session.config._benchmarksession  # type: ignore[attr-defined]
-    if not benchmarks.json:
-        if CAMPAIGN in config.stash:
-            config.stash[CAMPAIGN].forget()  # they were shown, and no file was asked for
+    if CAMPAIGN not in config.stash:
         return
-    if SAVED in config.stash or not _records(config):
-        return
-    content = config.hook.pytest_benchmark_generate_json(
-        config=config,
-        benchmarks=[],
-        include_data=True,
-        machine_info=benchmarks.get_machine_info(),
-        commit_info=config.hook.pytest_benchmark_generate_commit_info(config=config),
-    )
-    config.hook.pytest_benchmark_update_json(config=config, benchmarks=[], output_json=content)
-    benchmarks.save_json(content)
+    campaign, place = config.stash[CAMPAIGN], config.stash[PLACE]
+    if place is not None and campaign.records():
+        hook, timed = config.hook, benchmarks.benchmarks
+        content = hook.pytest_benchmark_generate_json(
+            config=config,
+            benchmarks=timed,
+            include_data=True,
+            machine_info=benchmarks.get_machine_info(),
+            commit_info=hook.pytest_benchmark_generate_commit_info(config=config),
+        )
+        hook.pytest_benchmark_update_json(config=config, benchmarks=timed, output_json=content)
+        try:
+            write_whole(place, json.dumps({"schema": SCHEMA, **content}, indent=1))
+        except OSError as error:
+            said = f"{error}; what was measured is in {JOURNALS}, run again to go on from there"
+            pytest.exit(said, returncode=NOT_SAVED)
+        config.stash[SAVED] = True
+    campaign.forget()

@@ -14,8 +14,7 @@ def take(subject: Subject) -> Iterator[Number]:
     study, case, target, fit = subject.study, subject.case, subject.target, subject.study.fit
     assert fit is not None
     assert target.memory is not None
-    failed: list[int] = []
-    memory = target.memory
+    memory, failed = target.memory, list[int]()
 
     def total(n: int) -> int:
         program = study.made(Case(case.study, case.method, ((fit.parameter, n), *case.params), case.dtype), target)
@@ -25,7 +24,7 @@ def take(subject: Subject) -> Iterator[Number]:
         except RuntimeError as error:
             if "INTERNAL" not in str(error):
                 raise
-            failed.append(n)  # a compiler that cannot is no less of a bound than memory
+            failed.append(n)  # a compiler that cannot bounds it as memory does; the number says which it was
             return 2 * memory
 
     method = subject.method

@@ -22,7 +22,7 @@ from adcost.suite.journal import Journal
 from adcost.suite.messages import AGAIN, AtDeath, Device, Find, Gap, Lay, Round, Time, Took
 from adcost.suite.probes import Ask, ProbeDied, probes
 from adcost.suite.record import EXTRA, Record, Samples
-from adcost.suite.registry import Studies, load
+from adcost.suite.registry import Studies
 from adcost.suite.vocabulary import Case, Missing, Number, Study
 from adcost.targets import TARGETS, Target, device_of, named, not_installed
 
@@ -39,10 +39,6 @@ class Suite:
     effort: Effort
     journal: Journal
     say: Say
-
-    @classmethod
-    def of(cls, folders: Sequence[Path], effort: Effort, journal: Journal, say: Say = lambda line: None) -> "Suite":
-        return cls(folders, load(*folders), effort, journal, say)
 
     @cached_property
     def ends(self) -> frozenset[Case]:
@@ -142,16 +138,15 @@ class Campaign:
         """Take out of the journal what misses nothing that a run could add: it is safe elsewhere."""
         if self._asked is None:
             return
-        attached = [target for target in self._targets if target.attached]
+        attached = (target for target in self._targets if target.attached)
         wanted = [
             (case, target.name)
             for target in dict.fromkeys((self._home, *attached))
             for case in self.suite.of_target(target, self.cases)
         ]
         companions = (other for case in self.cases for other in _compared_with(case, self.suite.study(case)).values())
-        self.suite.journal.close(
-            [*wanted, *self._asked], [*companions, *(fit_case(self.suite, case) for case in self.cases)]
-        )
+        fits = (fit_case(self.suite, case) for case in self.cases)
+        self.suite.journal.close([*wanted, *self._asked], [*companions, *fits])
 
     def _measure(self) -> None:
         try:
@@ -332,13 +327,13 @@ def unreachable(target: Target, folders: Sequence[Path]) -> str | None:
     reason = target.unavailable()
     if reason is not None:
         return reason
-    with probes(target, folders) as ask:
-        try:
+    try:
+        with probes(target, folders) as ask:
             found = any(isinstance(reply, Device) for reply in ask(Find(target.name), 120))
-        except ProbeDied as death:
-            if target.platform == "cpu":
-                return f"JAX does not start for {target.name}: the probe {death}"
-            found = False
+    except (ProbeDied, OSError) as error:
+        if target.platform == "cpu":
+            return f"JAX does not start for {target.name}: {error}"
+        found = False
     return None if found else f"no {target.name.upper()} is attached"
 
 

@@ -30,7 +30,7 @@ def alone(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         file = _locked(path)
     except BlockingIOError:
-        other = path.read_text(errors="replace").strip() if path.exists() else ""
+        other = path.read_text(encoding="utf-8", errors="replace").strip() if path.exists() else ""
         raise AnotherRuns(
             f"another run measures in {folder} ({other or 'it has not said which'}): wait for its end, or end it; "
             "two at once disturb each other"

@@ -37,7 +37,10 @@ def measure_to_file(
         If another run measures beside the output.
     """
     chosen = parse_targets(targets)
-    studies = registry.load(*folders)
+    left_out: list[str] = []
+    studies = registry.load(*folders, say=left_out.append)
+    for line in left_out:
+        print(line, flush=True)
     cases = registry.select(studies, study, profile)
     environment = {**describe(folders[0]), "profile": profile, "studies": described(studies.values())}
     sources = fingerprint(*map(registry.root_of, folders))
@@ -57,7 +60,7 @@ def measure_to_file(
         records = campaign.records()
         content = {
             "schema": SCHEMA,
-            "environment": {**journal.environment, "plan": [case.id for case in cases]},
+            "environment": {**journal.environment, "plan": [case.id for case in cases], "left_out": left_out},
             "records": [asdict(record) for record in records],
         }
         write_whole(output, json.dumps(content))

@@ -1,7 +1,6 @@
 """Processes in which rulers are laid, seen from the process that asks: it starts them, and survives their death."""
 
 import os
-import selectors
 import signal
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+from adcost.processes import how_it_ended, next_line
 from adcost.suite.environment import undisturbed
 from adcost.suite.messages import Done, Gap, Reply, Request, Took, Watch, decoded, encoded
 from adcost.suite.vocabulary import Missing, Number
@@ -81,7 +81,7 @@ def probes(
             note.write_text("", encoding="utf-8")
             _send(probe, encoded(request))
             while True:
-                line = _line(probe, limit)
+                line = next_line(probe.stdout, limit)
                 reply = _understood(line)
                 if reply is None:
                     before, _, running = note.read_text(encoding="utf-8").partition(" ")
@@ -114,7 +114,7 @@ def probes(
 def _sampled(sampler: Child, limit: float) -> bytes | None:
     """Tell the sampler to begin, or to end: then it answers with the bytes by which memory rose. None: no answer."""
     _send(sampler, b"\n")
-    line = _line(sampler, limit)
+    line = next_line(sampler.stdout, limit)
     return line.strip() if line else None
 
 
@@ -139,16 +139,6 @@ def _send(child: Child, line: bytes) -> None:
         child.stdin.write(line)
 
 
-def _line(child: Child, limit: float) -> bytes | None:
-    """The next line of the answer; empty if the output was closed, None if it took longer than ``limit`` seconds."""
-    assert child.stdout is not None
-    with selectors.DefaultSelector() as selector:
-        selector.register(child.stdout, selectors.EVENT_READ)
-        if not selector.select(limit):
-            return None
-    return child.stdout.readline()
-
-
 def _bury(probe: Child, late: float | None, errors: IO[bytes], said_before: int) -> str:
     """End a probe that gave no answer, within ``late`` seconds or by closing its output; the reason in one line."""
     if late is not None:
@@ -163,13 +153,3 @@ def _bury(probe: Child, late: float | None, errors: IO[bytes], said_before: int)
         return "closed its output without an answer"
     errors.seek(said_before)
     return how_it_ended(code, errors.read())
-
-
-def how_it_ended(code: int, said: bytes) -> str:
-    """A process's end in words, by its code and what it wrote to its standard error."""
-    last = "".join(said.decode(errors="replace").strip().splitlines()[-1:])
-    if code == -signal.SIGKILL:
-        return "was killed (signal 9), most likely for want of memory"
-    if code < 0:
-        return f"ended by a {(signal.strsignal(-code) or 'signal').lower()} (signal {-code}): {last}"[:300].rstrip(": ")
-    return f"ended its process with code {code}: {last}"[:300].rstrip(": ")

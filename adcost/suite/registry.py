@@ -13,15 +13,11 @@ from adcost.suite.vocabulary import PROFILES, Case, Study
 Studies = Mapping[str, Study]
 
 
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)
-
-
-def load(*folders: Path, say: Callable[[str], object] = _say) -> dict[str, Study]:
+def load(*folders: Path, say: Callable[[str], object]) -> dict[str, Study]:
     """The studies of these folders by name: every file in them ends in ``STUDY = Study(...)``.
 
-    Files that begin with an underscore are left alone. A file that fails, or defines no study, costs itself: it is said
-    by ``say``, on standard error.
+    Files that begin with an underscore are left alone. A file that fails, or defines no study, costs itself; ``say`` is
+    told, in one line.
 
     Raises
     ------

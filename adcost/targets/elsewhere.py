@@ -3,8 +3,6 @@
 import atexit
 import json
 import os
-import selectors
-import signal
 import subprocess
 import sys
 import tempfile
@@ -19,12 +17,12 @@ from typing import IO, Any
 from jax.sharding import AbstractMesh
 
 from adcost import _jax
+from adcost.processes import how_it_ended, next_line
 from adcost.targets import Target
 from adcost.targets.alive import Told
 from adcost.targets.collectives import Communication
 from adcost.targets.compiling import Planned
 
-KILLED = "the compiler's process was killed, most likely for want of memory"
 LIMIT = "ADCOST_COMPILER_SECONDS"  # the variable that says how long a compiler may take
 SECONDS = 1800.0  # unless it does
 
@@ -141,24 +139,22 @@ def _started(target: Target) -> _Worker:
 
 
 def _asked(worker: _Worker, request: dict[str, Any]) -> dict[str, Any]:
-    process = worker.process
+    process, seconds = worker.process, limit()
     assert process.stdin is not None
     assert process.stdout is not None
     try:
         print(json.dumps(request), file=process.stdin, flush=True)
-        with selectors.DefaultSelector() as selector:
-            selector.register(process.stdout, selectors.EVENT_READ)
-            if not selector.select(limit()):
-                raise CompilerFailed(f"the compiler gave no plan within {limit():.0f} s ({LIMIT} sets the limit)")
-        return json.loads(process.stdout.readline())
+        line = next_line(process.stdout, seconds)
+        if line is None:
+            raise CompilerFailed(f"the compiler gave no plan within {seconds:.0f} s ({LIMIT} sets the limit)")
+        return json.loads(line)
     except (BrokenPipeError, json.JSONDecodeError):
         with suppress(subprocess.TimeoutExpired):
             process.wait(10)
         code = process.poll()
         worker.errors.seek(0)
-        last = worker.errors.read().decode(errors="replace").strip().splitlines()[-1:]
-        said = KILLED if code == -signal.SIGKILL else f"the compiler's process {_ended(code)}: {''.join(last)}"
-        raise CompilerFailed(said[:300]) from None
+        how = "closed its output" if code is None else how_it_ended(code, worker.errors.read())
+        raise CompilerFailed(f"the compiler's process {how}") from None
 
 
 def limit() -> float:
@@ -174,14 +170,6 @@ def limit() -> float:
         return float(said) if said else SECONDS
     except ValueError:
         raise ValueError(f"{LIMIT}={said!r}: give a number of seconds") from None
-
-
-def _ended(code: int | None) -> str:
-    if code is None:
-        return "closed its output"
-    if code < 0:
-        return f"ended by a {(signal.strsignal(-code) or 'signal').lower()} (signal {-code})"
-    return f"ended with code {code}"
 
 
 @atexit.register

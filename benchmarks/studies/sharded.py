@@ -208,16 +208,15 @@ def require_divisible(case: Case, layout: Layout, mesh: AbstractMesh) -> None:
     Raises
     ------
     NotMeasured
-        If there are more devices than rows or features of one; in one line.
+        If an axis of one cannot be divided over those devices; in one line.
     """
-    of_weights, carry = shapes_of(case)
-    lies: dict[str, tuple[Any, ...]] = {name: tuple(on.spec) for name, on in layout.weights(mesh, of_weights).items()}
-    lies["carry"] = layout.carry
-    for name, spec in lies.items():
-        shape = (carry[0], carry[-1]) if name == "carry" else of_weights[name]
-        for size, axis in zip(shape, spec, strict=True):
+    weights, carry = shapes_of(case)
+    lies = {name: (weights[name], on.spec) for name, on in layout.weights(mesh, weights).items()}
+    lies["carry"] = carry, layout.inputs(mesh, NETWORKS[case.word("network")].tokens).spec
+    for name, (shape, spec) in lies.items():
+        for size, axis in zip(shape, tuple(spec), strict=True):
             if axis is not None and size % mesh.shape[axis]:
-                raise NotMeasured(f"{size} rows of {name} cannot be divided over {mesh.shape[axis]} devices")
+                raise NotMeasured(f"{name}: {size} cannot be divided over {mesh.shape[axis]} devices")
 
 
 def facts_of(case: Case) -> dict[str, tuple[float, str]]:

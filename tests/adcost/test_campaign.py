@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from adcost.suite import campaign
+from adcost.suite import campaign, registry
 from adcost.suite.campaign import Campaign, Suite, clock_of, record_group
 from adcost.suite.effort import Effort
 from adcost.suite.journal import Journal
@@ -45,7 +45,8 @@ def toy(monkeypatch, tmp_path):
 
 def suite_of(path, lines=None):
     """A campaign's suite: the toys, and a journal at the path."""
-    return Suite.of([TOYS], EFFORT, Journal.open(path), [].append if lines is None else lines.append)
+    say = [].append if lines is None else lines.append
+    return Suite([TOYS], registry.load(TOYS, say=say), EFFORT, Journal.open(path), say)
 
 
 def record(group, path):
@@ -85,7 +86,7 @@ def test_one_bad_case_costs_the_others_nothing(toy, tmp_path):
     assert "its result is off by 2.0e-02" in reasons(records["lying"])
     assert records["lying"].numbers == ()
     assert "was killed (signal 9), most likely for want of memory" in reasons(records["killed"])
-    assert "ended its process with code 3" in reasons(records["dying"])
+    assert "ended with code 3" in reasons(records["dying"])
     assert records["dying"].numbers == (), "a number counts only after its gradient was checked"
     assert "no answer within its limit of 6 s" in reasons(records["dawdling"])
     assert records["absent"].missing[0].ruler == EXTRA
@@ -117,7 +118,7 @@ def test_a_measured_case_whose_executable_cannot_be_made_again_says_so(toy, tmp_
     assert not records["dies_later"].missing
     journal.put(journal.records[toy("dies_later")[0], "cpu"].without_clock())  # as if cut short before the clock
     records, _, _ = record(toy("plain", "dies_later"), path)
-    assert "ended its process with code 5" in reasons(records["dies_later"])
+    assert "ended with code 5" in reasons(records["dies_later"])
     assert records["dies_later"].numbers, "what was measured stays"
 
 
@@ -205,7 +206,7 @@ def test_a_death_that_was_foretold_is_a_number_and_costs_no_other():
     def dying_after(*replies):
         def ask(*_):
             yield from replies
-            raise ProbeDied("ended its process with code -6", "a program")
+            raise ProbeDied("ended with code -6", "a program")
 
         return campaign._answer(ask, Lay(Case("toy", "plain", ()), "cpu", ()), 1.0, "compiler")
 

@@ -42,7 +42,7 @@ def test_a_compiler_that_is_killed_costs_one_plan():
     (*_, worker) = workers()
     worker.suspend()  # it is asked, and dies before it answers
     threading.Timer(1, worker.kill).start()
-    with pytest.raises(CompilerFailed, match=r"was killed, most likely for want of memory$"):
+    with pytest.raises(CompilerFailed, match=r"was killed \(signal 9\), most likely for want of memory$"):
         total(2.5)
     assert total(2.5) > 0, "and another one answers the next time"
 
@@ -52,7 +52,7 @@ def test_a_compiler_that_crashes_is_said_by_its_signal():
     (*_, worker) = workers()
     worker.suspend()
     threading.Timer(1, lambda: (worker.send_signal(signal.SIGSEGV), worker.resume())).start()
-    with pytest.raises(CompilerFailed, match=r"ended by a segmentation fault \(signal 11\)"):
+    with pytest.raises(CompilerFailed, match=r"ended by signal 11 \(Segmentation fault\)"):
         total(2.25)
 
 
@@ -175,4 +175,4 @@ def test_a_file_that_fails_is_said_in_one_line(text, words, tmp_path):
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("adcost: ")
     assert words in last
-    assert "Traceback" not in done.stderr.split("adcost: ")[-1]
+    assert "Traceback" not in done.stderr

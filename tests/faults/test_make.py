@@ -48,6 +48,18 @@ def test_what_is_half_made_is_none(left, tmp_path):
     assert not own(tmp_path / "venv")
 
 
+def test_a_folder_of_somebody_is_not_made_an_environment(tmp_path):
+    venv = tmp_path / "venv"
+    (venv / "bin").mkdir(parents=True)
+    (venv / "thesis.tex").write_text("mine")
+    asked = ["make", f"VENV={venv}", f"PYTHON={sys.executable}", str(venv / "report")]
+    done = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "holds more than an environment: name another VENV" in done.stderr
+    assert (venv / "thesis.tex").read_text() == "mine"
+    assert sorted(path.name for path in venv.iterdir()) == ["bin", "thesis.tex"]
+
+
 def test_a_half_made_environment_is_made_anew_and_the_other_python_stays_as_it_is(tmp_path):
     """Nothing can be installed here, so that it ends with pip's failure: in the new environment."""
     shared = tmp_path / "shared"

@@ -92,6 +92,16 @@ def test_a_gradient_that_is_nan_is_what_was_found(tmp_path):
     assert not frame.read([written(tmp_path / "found.json", found)]).refused
 
 
+@pytest.mark.parametrize(("name", "odd"), [("plan", 3), ("studies", ["backprop"]), ("jax", {}), ("cpu", 7)])
+def test_an_environment_of_another_form_is_refused_in_one_line(name, odd, tmp_path, capsys):
+    found = content()
+    found["environment"][name] = odd
+    assert main([str(written(tmp_path / "found.json", found)), "-o", str(tmp_path / "report")]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "is no result: Expected" in line
+    assert name in line
+
+
 BYTES = {
     "cut short": lambda whole: whole[: len(whole) // 2],
     "empty": lambda whole: b"",

@@ -10,15 +10,17 @@ import time
 import psutil
 import pytest
 
-from adcost.suite import environment
+from adcost.processes import how_it_ended
+from adcost.suite import environment, registry
 from adcost.suite.campaign import Campaign, Ended, Suite
 from adcost.suite.effort import EFFORTS
 from adcost.suite.journal import Journal
 from adcost.suite.messages import Find, Gap, Lay, Took
-from adcost.suite.probes import how_it_ended, probes
+from adcost.suite.probes import probes
 from adcost.suite.vocabulary import Case
 from adcost.targets import TARGETS
 from analysis import frame
+from analysis.__main__ import main as report
 from benchmarks import ROOT
 from tests.faults.damage import TOYS, run, toys
 
@@ -161,7 +163,8 @@ def test_ctrl_c_leaves_one_line_and_the_journal(tmp_path):
 
 def suite_of(tmp_path, folder=TOYS):
     lines = []
-    return Suite.of([folder], EFFORTS["quick"], Journal.open(tmp_path / "journal.jsonl"), lines.append), lines
+    studies = registry.load(folder, say=lines.append)
+    return Suite([folder], studies, EFFORTS["quick"], Journal.open(tmp_path / "journal.jsonl"), lines.append), lines
 
 
 def cases(*methods):
@@ -188,16 +191,15 @@ def test_an_exception_in_the_parent_is_the_reason_of_every_case_that_was_not_rea
     assert (tmp_path / "journal.jsonl").exists()
 
 
-def test_few_open_files_cost_no_case_its_true_reason(tmp_path):
-    done = run("-m", "benchmarks", tmp_path / "out.json", "-k", "toy-plain", shell_limit="-n 12", **toys(tmp_path))
+@pytest.mark.parametrize("most", [16, 24])
+def test_few_open_files_cost_no_case_its_true_reason(most, tmp_path):
+    done = run("-m", "benchmarks", tmp_path / "out.json", "-k", "toy-plain", shell_limit=f"-n {most}", **toys(tmp_path))
     assert done.returncode != 0
     assert not (tmp_path / "out.json").exists()
-    part = tmp_path / "out.part.json"
-    if part.exists():
-        results = frame.read([part])
-        assert len(results.cases) == 2
-        assert set(results.missing["method"] + results.missing["n"].astype(str)) == {"plain4", "plain8"}
-        assert results.missing["reason"].str.contains("Too many open files").all()
+    results = frame.read([tmp_path / "out.part.json"])
+    assert len(results.cases) == 2
+    assert set(results.missing["method"] + results.missing["n"].astype(str)) == {"plain4", "plain8"}
+    assert results.missing["reason"].str.contains("Too many open files").all()
 
 
 def test_what_was_compiled_and_not_timed_says_why(tmp_path, monkeypatch):
@@ -260,7 +262,7 @@ def test_a_reason_is_that_of_its_own_case(tmp_path, monkeypatch):
     )
     with probes(CPU, [folder]) as ask:
         list(ask(Lay(cases("loud")[0], "cpu", ("compiler",), 1), 60))
-        with pytest.raises(RuntimeError, match=r"ended its process with code 3") as death:
+        with pytest.raises(RuntimeError, match=r"ended with code 3") as death:
             list(ask(Lay(cases("dying")[0], "cpu", ("process",), 1), 60))
     assert "of the first" not in str(death.value)
 
@@ -269,11 +271,11 @@ def test_a_reason_is_that_of_its_own_case(tmp_path, monkeypatch):
     ("code", "wrote", "words"),
     [
         (-signal.SIGKILL, b"", "was killed (signal 9), most likely for want of memory"),
-        (-signal.SIGSEGV, b"", "ended by a segmentation fault (signal 11)"),
-        (-signal.SIGABRT, b"first\nlast\n", "ended by a aborted (signal 6): last"),
-        (-signal.SIGTERM, b"", "ended by a terminated (signal 15)"),
-        (3, b"why\n", "ended its process with code 3: why"),
-        (1, b"\xff\n", "ended its process with code 1: \ufffd"),
+        (-signal.SIGSEGV, b"", "ended by signal 11 (Segmentation fault)"),
+        (-signal.SIGABRT, b"first\nlast\n", "ended by signal 6 (Aborted): last"),
+        (-signal.SIGTERM, b"", "ended by signal 15 (Terminated)"),
+        (3, b"why\n", "ended with code 3: why"),
+        (1, b"\xff\n", "ended with code 1: \ufffd"),
     ],
 )
 def test_signals_are_named_in_words(code, wrote, words):
@@ -313,8 +315,6 @@ BROKEN = {
 
 @pytest.mark.parametrize("fault", BROKEN)
 def test_a_broken_study_costs_itself(fault, tmp_path, monkeypatch):
-    from adcost.suite import registry
-
     monkeypatch.setenv("TOY_FLAG", str(tmp_path / "flag"))
     folder = tmp_path / "studies"
     folder.mkdir()
@@ -383,3 +383,20 @@ def test_measure_that_cannot_write_keeps_what_it_measured(tmp_path):
     assert done.stderr.strip().splitlines()[-1] == f"adcost: {output} was not written: it is a folder"
     (journal,) = tmp_path.glob(".found.json-*.jsonl")
     assert len(json.loads(journal.read_text().splitlines()[-1].partition(" ")[2])["numbers"]) > 1
+
+
+def test_a_broken_study_stands_on_the_page(tmp_path):
+    """The others are measured, and who reads the report knows what is not in it."""
+    folder = tmp_path / "studies"
+    folder.mkdir()
+    (folder / "broken.py").write_text("import no_such_module")
+    (folder / "toy.py").write_text((TOYS / "toy.py").read_text())
+    done = bench(tmp_path / "out.json", **toys(tmp_path, STUDIES_PATH=folder))
+    assert done.returncode == 0, said(done)
+    told = f"{folder / 'broken.py'} fails and is left out: ModuleNotFoundError: No module named 'no_such_module'"
+    assert said(done).count(told) == 1
+    assert report([str(tmp_path / "out.json"), "-o", str(tmp_path / "report")]) == 0
+    page = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
+    assert "1 study file was left out" in page
+    assert "No module named &#39;no_such_module&#39;" in page
+    assert "1 case was to be measured: each has its numbers here" in page
